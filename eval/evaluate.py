@@ -1,0 +1,158 @@
+"""`citeqa eval` as a function: settings in, a scored run out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import program
+import retrieval
+from eval.ground_truth import GroundTruth, check_gold_exists, read_ground_truth
+from eval.metrics import Metric, default_metrics
+from eval.mlflow_run import MlflowRun
+from eval.records import RunDirectory
+from eval.run import RunPlan, RunResult, answer_run, score_run
+from eval.uris import UriNormalization, uri_normalizer
+from program.agent import CiteqaAgent
+from program.settings import Settings
+from retrieval.errors import RunStoppedError
+from retrieval.local_index import LocalIndex
+
+_ANSWER_SECTIONS = {"reader", "program"}
+_LM_FIELDS = {"model", "api_base", "temperature", "max_tokens", "adapter"}
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A scored run, and where MLflow keeps it (no run id when it was only scored anew)."""
+
+    settings: Settings
+    ground_truth: GroundTruth
+    result: RunResult
+    mlflow_run_id: str | None
+
+
+def evaluate(
+    settings: Settings,
+    *,
+    rescore: bool = False,
+    retry_errors: bool = False,
+    on_answer: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Run the configured program over the configured questions and score what its traces and answers show.
+
+    The same settings and questions continue the same run. With `rescore`, what is answered is scored, and
+    nothing is asked.
+
+    Raises:
+        CiteqaError: whatever a person must mend; what was done before is kept.
+        KeyboardInterrupt: when interrupted; likewise.
+    """
+    ground_truth = _read_ground_truth(settings)
+    normalization = UriNormalization(**settings.evaluation.uris.model_dump())
+    index = LocalIndex.open(settings.retrieval.index)
+    check_gold_exists(ground_truth, index.doc_uris(), uri_normalizer(normalization))
+    plan = RunPlan(
+        name=_run_name(settings, ground_truth),
+        identity=identity(settings, index.content_hash),
+        ground_truth=ground_truth,
+        metrics=_metrics(settings),
+        normalization=normalization,
+        slices=settings.evaluation.slices,
+        threads=settings.evaluation.threads,
+        max_failed_share=settings.evaluation.max_failed_share,
+    )
+    with RunDirectory(Path(settings.evaluation.results) / plan.key) as directory:
+        if rescore:
+            return Evaluation(settings, ground_truth, _rescore(plan, directory), None)
+        run = MlflowRun(settings.tracking, directory, plan.key)
+        directory.write_manifest({**directory.read_manifest(), **_describe(plan, settings)})
+        try:
+            agent = CiteqaAgent(settings)
+            answered = answer_run(
+                plan, directory, agent.predict, run.keep_traces, on_answer, retry_errors=retry_errors
+            )
+        except BaseException:
+            run.interrupt()
+            raise
+        result = score_run(plan, directory, answered)
+        run.finish(result, _parameters(plan, settings))
+        return Evaluation(settings, ground_truth, result, run.run_id)
+
+
+def identity(settings: Settings, index_hash: str) -> dict[str, Any]:
+    """Everything that an answer depends on: passages, settings, compiled programs, and our own code."""
+    return {
+        "index": index_hash,
+        "retrieval": {"k": settings.retrieval.k, "filters": settings.retrieval.filters},
+        **settings.model_dump(include=_ANSWER_SECTIONS),
+        "language_model": settings.language_model.model_dump(include=_LM_FIELDS),
+        "states": {name: _file_hash(Path(path)) for name, path in settings.program.states.items()},
+        "code": _code_hash(),
+    }
+
+
+def _read_ground_truth(settings: Settings) -> GroundTruth:
+    evaluation = settings.evaluation
+    return read_ground_truth(
+        evaluation.dataset,
+        split=evaluation.split,
+        limit=evaluation.limit,
+        columns=evaluation.columns or None,
+    )
+
+
+def _metrics(settings: Settings) -> list[Metric]:
+    """Cutoffs beyond what is retrieved would repeat the last one under a better-sounding name."""
+    k = settings.retrieval.k
+    return default_metrics({*(cutoff for cutoff in settings.evaluation.ks if cutoff < k), k})
+
+
+def _rescore(plan: RunPlan, directory: RunDirectory) -> RunResult:
+    if not directory.answers_file.exists():
+        raise RunStoppedError(
+            f"Nothing is answered yet in '{directory.path}', so there is nothing to score. "
+            "Run without --rescore."
+        )
+    return score_run(plan, directory)
+
+
+def _run_name(settings: Settings, ground_truth: GroundTruth) -> str:
+    reader = settings.language_model.model if settings.answers_with_lm else "extractive"
+    parts = (ground_truth.name, settings.evaluation.split or "all", str(reader).replace("/", "-"))
+    return "-".join("".join(c for c in part if c.isalnum() or c in "-_.") for part in parts)
+
+
+def _describe(plan: RunPlan, settings: Settings) -> dict[str, Any]:
+    return {
+        "identity": plan.identity,
+        "dataset": {
+            "path": str(plan.ground_truth.path),
+            "split": settings.evaluation.split,
+            "digest": plan.ground_truth.digest,
+            "questions": len(plan.ground_truth.questions),
+        },
+        "settings": settings.model_dump(mode="json"),
+    }
+
+
+def _parameters(plan: RunPlan, settings: Settings) -> dict[str, Any]:
+    sections = {"chunking", "retrieval", "reader", "language_model"}
+    return {**settings.model_dump(include=sections), "dataset": _describe(plan, settings)["dataset"]}
+
+
+def _file_hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+
+
+def _code_hash() -> str:
+    """A hash of the code that answers, so that changed code never passes for what it was."""
+    digest = hashlib.sha256()
+    for package in (program, retrieval):
+        for directory in package.__path__:
+            for file in sorted(Path(directory).rglob("*.py")):
+                digest.update(file.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,112 @@
+"""A run as a person reads it in a terminal."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+from eval.evaluate import Evaluation
+from eval.metric_names import parse_metric
+from eval.stats import Interval
+from eval.summary import Slice
+from program.tracking import ui_command
+
+_LOWER_IS_BETTER = {"answered_unanswerable", "abstained_answerable", "dropped_markers", "latency_ms"}
+
+
+def render_evaluation(evaluation: Evaluation) -> str:
+    """The headline, every metric with its interval, the slices, and what could not be scored."""
+    blocks = [_headline(evaluation), _metric_table(evaluation), *_slice_tables(evaluation)]
+    return "\n\n".join(block for block in (*blocks, _failures(evaluation), _whereabouts(evaluation)) if block)
+
+
+def render_json(evaluation: Evaluation) -> str:
+    """The summary for a machine, with where the run is."""
+    body = {
+        "run": str(evaluation.result.path),
+        "mlflow_run_id": evaluation.mlflow_run_id,
+        "failed": dict(evaluation.result.failed),
+        "summary": asdict(evaluation.result.summary),
+    }
+    return json.dumps(body, ensure_ascii=False, indent=2)
+
+
+def _headline(evaluation: Evaluation) -> str:
+    questions = evaluation.ground_truth.questions
+    answerable = sum(question.answerable for question in questions)
+    reader = next((record.reader for record in evaluation.result.records.values() if record.reader), "?")
+    settings = evaluation.settings
+    return (
+        f"{evaluation.ground_truth.name}, split {settings.evaluation.split or 'all'}: "
+        f"{len(questions)} questions, {answerable} answerable; "
+        f"reader {reader}, k = {settings.retrieval.k}; {evaluation.result.answered_now} answered now"
+    )
+
+
+def _metric_table(evaluation: Evaluation) -> str:
+    intervals = evaluation.result.summary.overall.intervals
+    rows = [
+        (
+            name + " ↓" * (name in _LOWER_IS_BETTER),
+            _number(name, i.mean),
+            _range(name, i),
+            str(i.n),
+        )
+        for name, i in intervals.items()
+    ]
+    return _table(("metric", "mean", "95 % interval", "n"), rows)
+
+
+def _slice_tables(evaluation: Evaluation) -> Iterator[str]:
+    k = evaluation.settings.retrieval.k
+    columns = (f"recall@{k}", f"ndcg@{k}", "citation_precision", "citation_recall", "fact_recall")
+    for tag, slices in evaluation.result.summary.slices.items():
+        rows = [_slice_row(value, part, (*columns, "abstention_accuracy")) for value, part in slices.items()]
+        yield _table((tag, "n", *columns, "abstention"), rows)
+
+
+def _slice_row(value: str, part: Slice, columns: Sequence[str]) -> tuple[str, ...]:
+    cells = (part.intervals.get(name) for name in columns)
+    return value, str(part.scored), *("–" if cell is None else f"{cell.mean:.3f}" for cell in cells)
+
+
+def _failures(evaluation: Evaluation) -> str:
+    failed = evaluation.result.failed
+    missing = evaluation.result.summary.overall.unscored - len(failed)
+    lines = [f"{count} × {reason}" for reason, count in Counter(failed.values()).most_common(5)]
+    if failed:
+        lines.insert(0, f"{len(failed)} questions failed and are in no mean (to retry: --retry-errors):")
+    if missing:
+        lines.append(f"{missing} questions are not answered yet and are in no mean.")
+    return "\n".join(lines)
+
+
+def _whereabouts(evaluation: Evaluation) -> str:
+    lines = [f"Every question with its evidence: {evaluation.result.path / 'scores.jsonl'}"]
+    if evaluation.mlflow_run_id:
+        tracking = evaluation.settings.tracking
+        lines.append(f"MLflow run {evaluation.mlflow_run_id}, with its traces: {ui_command(tracking)}")
+    return "\n".join(lines)
+
+
+def _number(name: str, value: float) -> str:
+    return f"{value:.1f}" if parse_metric(name).measure == "latency_ms" else f"{value:.3f}"
+
+
+def _range(name: str, interval: Interval) -> str:
+    return f"{_number(name, interval.low)} – {_number(name, interval.high)}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns aligned with spaces: the first to the left, the others to the right."""
+    lines = [header, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )

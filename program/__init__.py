@@ -1,0 +1,1 @@
+"""Answer a question from retrieved passages, with verified citations: what is deployed."""

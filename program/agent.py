@@ -1,0 +1,203 @@
+"""The agent: an MLflow `ResponsesAgent` whose answers carry their sources.
+
+`CitingAgent` puts any `Answerer` behind the interface that MLflow Model Serving, Databricks' Playground
+and the Responses API share; ours is one, an agent of your own can be another.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import queue
+import threading
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any
+from uuid import uuid4
+
+import mlflow
+from mlflow.entities import SpanStatus, SpanStatusCode
+from mlflow.pyfunc import ResponsesAgent
+from mlflow.pyfunc.model import PythonModelContext
+from mlflow.types.responses import (
+    ResponsesAgentRequest,
+    ResponsesAgentResponse,
+    ResponsesAgentStreamEvent,
+)
+
+from program.assembly import DEFAULT_PROGRAM, build_programs
+from program.responses import (
+    CustomInputs,
+    parse_custom_inputs,
+    parse_turn,
+    render_events,
+    render_response,
+)
+from program.settings import Settings, validate_settings
+from program.streaming import StreamAbandonedError
+from program.types import Answerer, CitedAnswer, Piece, Turn
+from retrieval.errors import RequestError
+from retrieval.tracing import declare_retriever_schema
+
+INDEX_ARTIFACT = "index"
+
+
+class CitingAgent(ResponsesAgent):  # type: ignore[misc]
+    """Any answerer behind the Responses interface, whole and streamed.
+
+    Stateless: everything of a conversation comes with the request, so any replica can serve any turn, and
+    one agent serves many threads. Both ways of calling share one synchronous core.
+    """
+
+    def __init__(self, answerers: Answerer | Mapping[str, Answerer]) -> None:
+        """`answerers` by the name that a request's `custom_inputs.program` asks for; `default` is required."""
+        self._answerers = answerers if isinstance(answerers, Mapping) else {DEFAULT_PROGRAM: answerers}
+        declare_retriever_schema()
+
+    def predict(self, request: ResponsesAgentRequest) -> ResponsesAgentResponse:
+        """The whole answer.
+
+        Raises:
+            RequestError: if the request cannot be answered as it was put.
+            RetrievalError, LanguageModelError: if a part fails.
+        """
+        answerer, turn = self._read(request)
+        return render_response(answerer(turn), _new_item_id())
+
+    def predict_stream(
+        self, request: ResponsesAgentRequest
+    ) -> Generator[ResponsesAgentStreamEvent, None, None]:
+        """The answer as it is written: text deltas, annotations, and the finished item.
+
+        Closing the generator stops the answerer at its next piece and ends the trace as cancelled.
+
+        Raises:
+            RequestError, RetrievalError, LanguageModelError: as `predict`; what was streamed stays said.
+        """
+        answerer, turn = self._read(request)
+        span = mlflow.get_current_active_span()
+        conversation = _Conversation(answerer, turn)
+        try:
+            yield from render_events(conversation.pieces(), conversation.answer(), _new_item_id())
+        except GeneratorExit:
+            # MLflow's wrapper leaves the span of an abandoned generator open, and the trace unfinished.
+            if span is not None:
+                span.set_status(SpanStatus(SpanStatusCode.ERROR, "cancelled: the client left"))
+                span.end()
+            raise
+        finally:
+            conversation.abandon()
+
+    def _read(self, request: ResponsesAgentRequest) -> tuple[Answerer, Turn]:
+        custom = parse_custom_inputs(request.custom_inputs)
+        turn = parse_turn(request, custom)
+        _note_conversation(request, custom)
+        name = custom.program or DEFAULT_PROGRAM
+        if name not in self._answerers:
+            raise RequestError(
+                f"custom_inputs: program = {name!r} is not there. Known: {', '.join(self._answerers)}."
+            )
+        return self._answerers[name], turn
+
+
+class CiteqaAgent(CitingAgent):
+    """Our program, built from settings when it is first needed: at once locally, on load when served."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        super().__init__({})
+        self._settings = settings
+        if settings is not None:
+            self._build(settings)
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Take the configuration and the index that were logged with the model."""
+        config = dict(context.model_config or {})
+        index = (context.artifacts or {}).get(INDEX_ARTIFACT)
+        if index:
+            config["retrieval"] = {**config.get("retrieval", {}), "index": index}
+        self._build(validate_settings([("model_config", config)]))
+
+    def _build(self, settings: Settings) -> None:
+        if settings.answers_with_lm:
+            mlflow.dspy.autolog()
+        self._answerers = {name: program.respond for name, program in build_programs(settings).items()}
+
+
+class _Conversation:
+    """Runs an answerer in a thread of its own, in a copy of this context, and hands its pieces over.
+
+    A thread, because the answerer pushes while a generator is pulled; a copied context, so that its spans
+    are children of the caller's and its DSPy settings are the caller's, and neither leaks back.
+    """
+
+    _BUFFERED_PIECES = 256
+
+    def __init__(self, answerer: Answerer, turn: Turn) -> None:
+        self._answerer = answerer
+        self._turn = turn
+        self._queue: queue.Queue[Piece | CitedAnswer | BaseException] = queue.Queue(self._BUFFERED_PIECES)
+        self._abandoned = threading.Event()
+        self._final: CitedAnswer | None = None
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(
+            target=context.run, args=(self._work,), name="citeqa-answer", daemon=True
+        )
+        self._thread.start()
+
+    def pieces(self) -> Iterator[Piece]:
+        """The pieces as they come; then what the answerer raised, if it did."""
+        while True:
+            item = self._queue.get()
+            if isinstance(item, BaseException):
+                raise item
+            if isinstance(item, CitedAnswer):
+                self._final = item
+                return
+            yield item
+
+    def answer(self) -> Iterator[CitedAnswer]:
+        """The finished answer, once, after the pieces."""
+        if self._final is not None:
+            yield self._final
+
+    def abandon(self) -> None:
+        """Stop the answerer at its next piece; nothing happens when it has finished."""
+        self._abandoned.set()
+
+    def _work(self) -> None:
+        try:
+            self._put(self._answerer(self._turn, self._put))
+        except StreamAbandonedError:
+            pass
+        except BaseException as error:  # noqa: BLE001 - raised again where the pieces are read
+            self._put_unless_abandoned(error)
+
+    def _put(self, item: Piece | CitedAnswer | BaseException) -> None:
+        while not self._abandoned.is_set():
+            try:
+                return self._queue.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+        raise StreamAbandonedError
+
+    def _put_unless_abandoned(self, error: BaseException) -> None:
+        try:
+            self._put(error)
+        except StreamAbandonedError:
+            pass
+
+
+def _note_conversation(request: ResponsesAgentRequest, custom: CustomInputs) -> None:
+    """Put the conversation and the user on the trace, where MLflow's session view looks for them."""
+    context = request.context
+    session = custom.session_id or (context.conversation_id if context else None)
+    user = custom.user_id or (context.user_id if context else None)
+    metadata: dict[str, Any] = {}
+    if session:
+        metadata["mlflow.trace.session"] = session
+    if user:
+        metadata["mlflow.trace.user"] = user
+    if metadata and mlflow.get_current_active_span() is not None:
+        mlflow.update_current_trace(metadata=metadata)
+
+
+def _new_item_id() -> str:
+    return f"msg_{uuid4().hex}"

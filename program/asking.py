@@ -1,0 +1,77 @@
+"""Ask an agent one question and show what it says in a terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mlflow.types.responses import ResponsesAgentRequest
+
+from program.agent import CitingAgent
+from program.extractive import ExtractiveReader
+from program.responses import shorten
+
+_QUOTE_CHARACTERS = 200
+
+
+def ask_agent(
+    agent: CitingAgent,
+    question: str,
+    filters: Mapping[str, Any] | None = None,
+    on_text: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """The agent's finished answer as a dictionary: `answer`, `citations`, and all of `custom_outputs`.
+
+    `on_text` is given the text as it streams.
+
+    Raises:
+        CiteqaError: if the question cannot be answered.
+    """
+    custom = {"filters": dict(filters)} if filters else None
+    request = ResponsesAgentRequest(input=[{"role": "user", "content": question}], custom_inputs=custom)
+    answer: dict[str, Any] = {}
+    for event in agent.predict_stream(request):
+        body = event.model_dump()
+        if event.type == "response.output_text.delta" and on_text:
+            on_text(body["delta"])
+        if event.type == "response.output_item.done":
+            content = body["item"]["content"][0]
+            answer = {
+                "question": question,
+                "answer": content["text"],
+                "citations": content["annotations"],
+                **(body["custom_outputs"] or {}),
+            }
+    return answer
+
+
+def render_json(answer: Mapping[str, Any]) -> str:
+    """The answer for a machine."""
+    return json.dumps(answer, ensure_ascii=False, indent=2)
+
+
+def render_sources_list(answer: Mapping[str, Any]) -> str:
+    """The sources under an answer: the cited ones with the sentence they are cited for, then the others."""
+    quotes: dict[int, list[str]] = {}
+    for citation in answer["citations"]:
+        quotes.setdefault(citation["number"], []).append(shorten(citation["quote"], _QUOTE_CHARACTERS))
+    lines = ["Sources"] if quotes else []
+    for source in answer["sources"]:
+        if source["cited"]:
+            lines.append(_source_line(source))
+            lines += [f"      “{quote}”" for quote in dict.fromkeys(quotes[source["number"]])]
+    unused = [source for source in answer["sources"] if not source["cited"]]
+    if unused:
+        lines += ["", "Retrieved, not cited", *map(_source_line, unused)]
+    return "\n".join([*lines, "", _reader_line(answer["reader"])]).lstrip("\n")
+
+
+def _source_line(source: Mapping[str, Any]) -> str:
+    return f"  [{source['number']}] {source['title']} — {source['doc_uri']}"
+
+
+def _reader_line(reader: str) -> str:
+    if reader == ExtractiveReader.name:
+        return "Reader: extractive (sentences chosen from the documents, no language model)"
+    return f"Reader: {reader}"

@@ -1,0 +1,251 @@
+"""The `citeqa` command. It imports click alone; each command's body imports what it runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from retrieval.errors import CiteqaError
+
+if TYPE_CHECKING:
+    from program.settings import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def main() -> None:
+    """Run the command line. A person's mistake is one line on stderr and exit code 2."""
+    try:
+        cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        _fail("Interrupted.")
+    except CiteqaError as error:
+        if "--debug" in sys.argv:
+            raise
+        _fail(f"Error: {error}")
+    except BrokenPipeError:
+        # The reader of our output, such as `head`, has gone: nothing to say, and nobody to say it to.
+        sys.stderr.close()
+        sys.exit(1)
+
+
+def _fail(message: str) -> None:
+    click.echo(message, err=True)
+    sys.exit(2)
+
+
+def configured(command: F) -> F:
+    """The options that every command has: which configuration, what of it is overridden, and debugging."""
+    options = (
+        click.option("--config", "config", metavar="FILE", help="Default: configs/agent.yaml."),
+        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting."),
+        click.option("--debug", is_flag=True, help="Show the stack trace of an error."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _settings(config: str | None, overrides: tuple[str, ...], **options: Any) -> Settings:
+    """The configuration; `options` are those of the command's own that set `section__key`."""
+    from program.settings import load_settings
+
+    own = [f"{key.replace('__', '.')}={value}" for key, value in options.items() if value is not None]
+    return load_settings(config, [*own, *overrides])
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="citeqa")
+def cli() -> None:
+    """Answer questions from your documents with links to the sources, and prove how well."""
+
+
+@cli.command()
+@configured
+@click.option("--corpus", metavar="PATH", help="Folder, JSON Lines file or BEIR directory to read.")
+@click.option("--base-url", metavar="URL", help="doc_uri of a document without one: URL and its path.")
+@click.option("--index", metavar="PATH", help="Where the index is.")
+@click.option("--rebuild", is_flag=True, help="Index everything anew, not just what changed.")
+def index(
+    config: str | None,
+    overrides: tuple[str, ...],
+    debug: bool,
+    corpus: str | None,
+    base_url: str | None,
+    index: str | None,
+    rebuild: bool,
+) -> None:
+    """Index documents, or bring the index up to date with them.
+
+    Example: citeqa index --corpus docs/ --base-url https://docs.example.com
+    """
+    from tqdm import tqdm
+
+    from program.settings import chunking_settings
+    from retrieval.corpus import read_documents
+    from retrieval.local_index import LocalIndex
+
+    settings = _settings(
+        config, overrides, corpus__path=corpus, corpus__base_url=base_url, retrieval__index=index
+    )
+    source = settings.corpus
+    documents = read_documents(source.path, base_url=source.base_url, layout=source.layout)
+    write = LocalIndex.build if rebuild else LocalIndex.sync
+    with tqdm(desc="indexing", unit=" documents", file=sys.stderr, disable=None, leave=False) as bar:
+        report = write(
+            settings.retrieval.index,
+            documents,
+            chunking=chunking_settings(settings),
+            on_progress=lambda count: _advance(bar, count),
+        )
+    click.echo(
+        f"{settings.retrieval.index}: {report.documents} documents, {report.passages} passages "
+        f"({report.added} added, {report.replaced} replaced, {report.deleted} deleted, "
+        f"{report.unchanged} unchanged) in {report.seconds:.1f} s"
+    )
+
+
+def _advance(bar: Any, done: int) -> None:
+    bar.update(done - bar.n)
+
+
+@cli.command()
+@configured
+@click.argument("question")
+@click.option("-k", "k", type=click.IntRange(1, 1000), help="How many passages are read.")
+@click.option("--filter", "filters", multiple=True, metavar="KEY=VALUE", help="Only such documents: lang=ja.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--trace", is_flag=True, help="Keep the trace in the MLflow store.")
+def ask(
+    config: str | None,
+    overrides: tuple[str, ...],
+    debug: bool,
+    question: str,
+    k: int | None,
+    filters: tuple[str, ...],
+    as_json: bool,
+    trace: bool,
+) -> None:
+    """Ask one question; the answer streams, and its sources follow.
+
+    Example: citeqa ask "How do I redact personal data in traces?"
+    """
+    import mlflow
+
+    from program.agent import CiteqaAgent
+    from program.asking import ask_agent, render_json, render_sources_list
+    from program.tracking import connect
+
+    settings = _settings(config, overrides, retrieval__k=k)
+    if trace:
+        connect(settings.tracking)
+    else:
+        mlflow.tracing.disable()
+    show = None if as_json else _show_text
+    answer = ask_agent(CiteqaAgent(settings), question, _parse_filters(filters), show)
+    click.echo(render_json(answer) if as_json else f"\n\n{render_sources_list(answer)}")
+    if trace:
+        mlflow.flush_trace_async_logging()
+        click.echo(f"Trace {mlflow.get_last_active_trace_id()} in {settings.tracking.uri}", err=True)
+
+
+def _show_text(text: str) -> None:
+    click.echo(text, nl=False)
+
+
+def _parse_filters(filters: tuple[str, ...]) -> dict[str, Any]:
+    """`key=value` pairs, values read as YAML scalars; a key given twice is one of its values."""
+    import yaml
+
+    from retrieval.errors import FilterError
+
+    parsed: dict[str, Any] = {}
+    for condition in filters:
+        key, equals, value = condition.partition("=")
+        if not equals or not key.strip():
+            raise FilterError(f"--filter {condition}: write it as key=value, for example lang=ja")
+        new = yaml.safe_load(value)
+        old = parsed.get(key.strip())
+        parsed[key.strip()] = new if old is None else [*(old if isinstance(old, list) else [old]), new]
+    return parsed
+
+
+@cli.command("eval")
+@configured
+@click.option("--dataset", metavar="PATH", help="Questions with their gold documents.")
+@click.option("--split", metavar="NAME", help="Which of its splits (default: dev).")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N questions.")
+@click.option("-k", "k", type=click.IntRange(1, 1000), help="How many passages are retrieved and read.")
+@click.option("--rescore", is_flag=True, help="Score what is answered; ask nothing.")
+@click.option("--retry-errors", is_flag=True, help="Ask the questions that failed again.")
+@click.option("--json", "as_json", is_flag=True, help="The summary as JSON on stdout.")
+def evaluate(
+    config: str | None,
+    overrides: tuple[str, ...],
+    debug: bool,
+    dataset: str | None,
+    split: str | None,
+    limit: int | None,
+    k: int | None,
+    rescore: bool,
+    retry_errors: bool,
+    as_json: bool,
+) -> None:
+    """Score the program against a ground truth, from the traces of its answers.
+
+    Interrupted, the same command goes on where it ended.
+
+    Example: citeqa eval --split dev -k 10
+    """
+    from tqdm import tqdm
+
+    from eval.evaluate import evaluate as run_evaluation
+    from eval.report import render_evaluation, render_json
+
+    settings = _settings(
+        config,
+        overrides,
+        evaluation__dataset=dataset,
+        evaluation__split=split,
+        evaluation__limit=limit,
+        retrieval__k=k,
+    )
+    with tqdm(desc="answering", unit=" questions", file=sys.stderr, disable=None, leave=False) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            _advance(bar, done)
+
+        try:
+            evaluation = run_evaluation(settings, rescore=rescore, retry_errors=retry_errors, on_answer=show)
+        except KeyboardInterrupt:
+            bar.close()
+            _fail(
+                f"Interrupted: {bar.n} of {bar.total or '?'} questions are answered and kept. "
+                "The same command goes on from there."
+            )
+    click.echo(render_json(evaluation) if as_json else render_evaluation(evaluation))
+
+
+@cli.command()
+@configured
+@click.option("--name", default="citeqa", show_default=True, help="The logged model's name.")
+@click.option("--register", metavar="MODEL", help="Also register it under this name.")
+def log(config: str | None, overrides: tuple[str, ...], debug: bool, name: str, register: str | None) -> None:
+    """Log the agent, its index and its configuration as an MLflow model.
+
+    Example: citeqa log --register my_agent
+    """
+    from program.deploy import log_agent
+    from program.tracking import connect
+
+    settings = _settings(config, overrides)
+    connect(settings.tracking)
+    info = log_agent(settings, name=name, registered_model_name=register)
+    click.echo(f"{info.model_uri}\nLoad it: mlflow.pyfunc.load_model({info.model_uri!r})")

@@ -1,0 +1,65 @@
+"""Settings become a `dspy.LM`: any provider, with its tokens audible while they come."""
+
+from __future__ import annotations
+
+import os
+
+import dspy
+from dspy.clients.backend_selection import select_backend
+from dspy.clients.engines.litellm_engine import LiteLLMEngine
+from dspy.clients.engines.lm15_engine import LM15Engine, timeouts_for
+from dspy.lm15 import RouterConfig
+
+from program.settings import LanguageModelSettings
+from program.streaming import Engine, TeeEngine
+from retrieval.errors import ConfigurationError
+
+# LiteLLM looks its price list up online unless told that the one it ships will do.
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
+
+
+def build_lm(settings: LanguageModelSettings) -> dspy.LM:
+    """The language model that the settings name. Nothing is called, and no key is read, until it is asked.
+
+    Raises:
+        ConfigurationError: if no model is named, or its string names no provider that DSPy knows.
+    """
+    if not settings.model:
+        raise ConfigurationError(
+            "No language model is configured. Set language_model.model (for example openai/gpt-4o-mini) and "
+            "its API key in the environment, or reader.kind: extractive to answer without one."
+        )
+    return dspy.LM(
+        settings.model,
+        engine=TeeEngine(_engine(settings)),
+        temperature=settings.temperature,
+        max_tokens=settings.max_tokens,
+        num_retries=settings.num_retries,
+        cache=settings.cache,
+    )
+
+
+def build_adapter(settings: LanguageModelSettings) -> dspy.Adapter:
+    """How prompts are laid out. Only the chat layout streams; the others answer in one piece."""
+    match settings.adapter:
+        case "chat":
+            return dspy.ChatAdapter()
+        case "json":
+            return dspy.JSONAdapter()
+        case "xml":
+            return dspy.XMLAdapter()
+
+
+def _engine(settings: LanguageModelSettings) -> Engine:
+    """The engine that DSPy itself would choose: its native one where it knows the provider, else LiteLLM."""
+    clients = {"timeout": settings.timeout_s}
+    if settings.api_base:
+        clients["api_base"] = settings.api_base
+    try:
+        selection = select_backend(dspy.LM(str(settings.model), **clients))
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"language_model.model = {settings.model!r}: {error}") from error
+    if not selection.native:
+        return LiteLLMEngine(model_type="chat", **selection.clients)
+    urls = {selection.resolution.provider: settings.api_base} if settings.api_base else None
+    return LM15Engine(RouterConfig(base_urls=urls, timeouts=timeouts_for(settings.timeout_s)))

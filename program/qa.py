@@ -1,0 +1,142 @@
+"""The program: make a follow-up stand alone, retrieve, read, cite."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import dspy
+from dspy.utils.exceptions import DSPyError
+
+from program.readers import Reader
+from program.signatures import CondenseQuestion
+from program.streaming import emitting
+from program.types import CitedAnswer, Emit, Message, Turn
+from retrieval.errors import LanguageModelError, RequestError
+from retrieval.tracing import traced_search
+from retrieval.types import Filters, Retriever
+
+HISTORY_MESSAGES = 8
+"""How many of the latest messages a follow-up question is read against."""
+
+
+class CitedQA(dspy.Module):  # type: ignore[misc]
+    """Answers questions from retrieved passages, with verified citations.
+
+    `respond` is the way in for an agent; called as a DSPy module it suits DSPy's optimizers and
+    evaluators. With a language model to condense with, a follow-up is rewritten to stand alone; without
+    one, the search is for the question before it and the follow-up together.
+    """
+
+    def __init__(
+        self,
+        retriever: Retriever,
+        reader: Reader,
+        *,
+        k: int = 5,
+        filters: Filters | None = None,
+        condense_with: dspy.LM | None = None,
+        adapter: dspy.Adapter | None = None,
+    ) -> None:
+        super().__init__()
+        self.retriever = retriever
+        self.reader = reader
+        self.k = k
+        self.filters = filters
+        self.adapter = adapter or dspy.ChatAdapter()
+        self.condense: dspy.Predict | None = None
+        if condense_with is not None:
+            self.condense = dspy.Predict(CondenseQuestion)
+            self.condense.set_lm(condense_with)
+
+    def respond(self, turn: Turn, emit: Emit | None = None) -> CitedAnswer:
+        """The answer to one turn; an `Answerer`.
+
+        Raises:
+            RequestError: if the question is empty.
+            RetrievalError: if the search cannot be done.
+            LanguageModelError: if the language model fails; what was emitted before stays said.
+        """
+        if not turn.question.strip():
+            raise RequestError("The question is empty. Ask something.")
+        try:
+            with dspy.track_usage() as usage, emitting(emit):
+                prediction = self(
+                    question=turn.question, history=turn.history, k=turn.k, filters=turn.filters
+                )
+        except DSPyError as error:
+            raise LanguageModelError(describe_lm_error(error)) from error
+        answer: CitedAnswer = prediction.cited
+        return replace(answer, usage=_total_tokens(usage.get_total_tokens()))
+
+    def forward(
+        self,
+        question: str,
+        history: Sequence[Message] = (),
+        k: int | None = None,
+        filters: Filters | None = None,
+    ) -> dspy.Prediction:
+        """A prediction with `answer` (text) and `cited` (the `CitedAnswer`)."""
+        clock = _Clock()
+        # Stated here because DSPy's default adapter is about to change, and streaming depends on it.
+        with dspy.context(adapter=self.adapter):
+            query = self._standalone(question, history[-HISTORY_MESSAGES:])
+            clock.lap("condense")
+            both = {**(self.filters or {}), **(filters or {})}
+            passages = traced_search(self.retriever, query, k or self.k, both or None)
+            clock.lap("retrieve")
+            answer = self.reader(query, passages)
+            clock.lap("read")
+        answer = replace(answer, query=query, timings_ms=clock.laps_ms)
+        return dspy.Prediction(answer=answer.text, cited=answer)
+
+    def _standalone(self, question: str, history: Sequence[Message]) -> str:
+        if not history:
+            return question
+        if self.condense is None:
+            previous = next((m.text for m in reversed(history) if m.role == "user"), "")
+            return f"{previous}\n{question}".strip()
+        prediction = self.condense(conversation=format_history(history), question=question)
+        return str(prediction.standalone_question).strip() or question
+
+
+class _Clock:
+    """Milliseconds between calls of `lap`, by name."""
+
+    def __init__(self) -> None:
+        self.laps_ms: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps_ms[name] = round(1000 * (now - self._last), 3)
+        self._last = now
+
+
+def format_history(history: Sequence[Message]) -> str:
+    """The conversation as the condensing prompt shows it, oldest message first."""
+    return "\n".join(f"{message.role}: {message.text}" for message in history)
+
+
+def describe_lm_error(error: DSPyError) -> str:
+    """One line about a failed language-model call, with what to do."""
+    name = f"The language model '{error.model}'" if error.model else "The language model"
+    reason = " ".join(str(error.message or error).split())
+    advice = {
+        "auth": "Check its API key in the environment.",
+        "not_configured": "Set its API key in the environment, or language_model.api_base.",
+        "rate_limit": "Wait, or raise language_model.num_retries.",
+        "timeout": "Try again, or raise language_model.timeout_s.",
+        "transport": "Check language_model.api_base and the network.",
+    }.get(error.code or "", "")
+    return f"{name} failed: {reason.rstrip('.')}. {advice}".strip()
+
+
+def _total_tokens(by_model: Mapping[str, Mapping[str, object]]) -> dict[str, int]:
+    totals: dict[str, int] = {}
+    for counts in by_model.values():
+        for name in ("prompt_tokens", "completion_tokens", "total_tokens"):
+            value = counts.get(name)
+            totals[name] = totals.get(name, 0) + (value if isinstance(value, int) else 0)
+    return totals

@@ -1,0 +1,85 @@
+"""Who writes the answer: a language model through DSPy, or nobody, by choosing sentences (see `extractive`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import dspy
+
+from program.citations import CitationParser
+from program.signatures import AnswerFromPassages
+from program.streaming import FieldText, emit_pieces, listening, somebody_waits
+from program.types import CitedAnswer
+from retrieval.types import Passage
+
+
+class Reader(Protocol):
+    """Answers a question that stands alone from passages, citing them.
+
+    The pieces of the answer go to whoever waits for them (`program.streaming.emitting`).
+    """
+
+    @property
+    def name(self) -> str:
+        """Who answers: shown wherever the answer is."""
+        ...
+
+    def __call__(self, question: str, passages: Sequence[Passage]) -> CitedAnswer:
+        """The answer, in the language of the question; abstains when the passages do not hold one."""
+        ...
+
+
+class LMReader(dspy.Module):  # type: ignore[misc]
+    """Has a language model answer from the passages, and verifies what it cites."""
+
+    def __init__(self, lm: dspy.LM | None = None) -> None:
+        super().__init__()
+        self.answer = dspy.Predict(AnswerFromPassages)
+        if lm is not None:
+            self.answer.set_lm(lm)
+
+    @property
+    def name(self) -> str:
+        """The language model that answers: this reader's own, or DSPy's current one."""
+        lm = self.answer.lm or dspy.settings.lm
+        return str(lm.model) if lm else "no language model"
+
+    def forward(self, question: str, passages: Sequence[Passage]) -> CitedAnswer:
+        """The model's answer, its citations verified.
+
+        What a cached answer or another completion format leaves unstreamed follows at the end, so that
+        the pieces always add up to the whole.
+        """
+        parser = CitationParser(passages)
+        field = FieldText("answer")
+        streamed: list[str] = []
+
+        def hear(delta: str) -> None:
+            if text := field.feed(delta):
+                streamed.append(text)
+                emit_pieces(parser.feed(text))
+
+        inputs = {"passages": format_passages(passages), "question": question}
+        if somebody_waits():
+            with listening(hear):
+                prediction = self.answer(**inputs)
+        else:
+            prediction = self.answer(**inputs)
+        emit_pieces(parser.feed(_unsaid(str(prediction.answer), "".join(streamed))))
+        emit_pieces(parser.finish())
+        return parser.answer(reader=self.name, query=question, abstained=not prediction.answerable)
+
+
+def _unsaid(answer: str, said: str) -> str:
+    """What is left of `answer`; nothing when something else was said already, which cannot be taken back."""
+    return answer[len(said) :] if answer.startswith(said) else ""
+
+
+def format_passages(passages: Sequence[Passage]) -> str:
+    """The passages as the prompt shows them: numbered from 1, each with its title, section and source."""
+    return "\n\n".join(
+        f"[{number}] {' > '.join(dict.fromkeys((passage.title, *passage.headings)))} ({passage.doc_uri})\n"
+        f"{passage.text}"
+        for number, passage in enumerate(passages, start=1)
+    )

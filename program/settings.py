@@ -1,0 +1,272 @@
+"""One typed configuration for everything. The only reader of configuration files and of the environment.
+
+Defaults suit a laptop; a file states only what differs. What is said later wins: defaults, the YAML
+file, environment variables (`CITEQA_RETRIEVAL__K=10`), `--set retrieval.k=10`. Secrets are not settings:
+API keys are read from the environment by the libraries that need them, and never pass through here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from retrieval.chunking import ChunkingSettings
+from retrieval.errors import ConfigurationError
+
+DEFAULT_FILE = Path("configs/agent.yaml")
+ENVIRONMENT_PREFIX = "CITEQA_"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CorpusSettings(_Section):
+    """Where the documents are."""
+
+    path: str = "datasets/agent_docs/docs"
+    base_url: str | None = Field(None, description="doc_uri of a document without one: this and its path")
+    layout: Literal["auto", "folder", "jsonl", "beir"] = "auto"
+
+
+class ChunkingConfig(_Section):
+    """How documents are cut into passages."""
+
+    max_tokens: int = Field(200, ge=16, le=8192)
+    overlap_tokens: int = Field(40, ge=0)
+
+
+class RetrievalSettings(_Section):
+    """Where passages are found, and how many are read."""
+
+    index: str = "build/index"
+    k: int = Field(5, ge=1, le=1000)
+    filters: dict[str, Any] = Field(default_factory=dict)
+
+
+class ReaderSettings(_Section):
+    """Who writes the answer. `auto` is the language model when one is configured, else extractive."""
+
+    kind: Literal["auto", "lm", "extractive"] = "auto"
+    max_sentences: int = Field(2, ge=1, le=10, description="extractive: sentences in an answer")
+    abstain_below: float = Field(0.4, ge=0, le=1, description="extractive: share of the question covered")
+
+
+class LanguageModelSettings(_Section):
+    """Any model that DSPy reaches, by its string (`openai/gpt-4o-mini`, `databricks/<endpoint>`, …)."""
+
+    model: str | None = None
+    api_base: str | None = None
+    temperature: float | None = Field(None, ge=0)
+    max_tokens: int | None = Field(1000, ge=1)
+    timeout_s: float = Field(60, gt=0)
+    num_retries: int = Field(2, ge=0, le=10)
+    cache: bool = True
+    adapter: Literal["chat", "json", "xml"] = "chat"
+
+
+class ProgramSettings(_Section):
+    """Compiled programs (JSON), by the name that a request asks for; `default` serves all others."""
+
+    states: dict[str, str] = Field(default_factory=dict)
+
+
+class TrackingSettings(_Section):
+    """Where MLflow keeps runs and traces."""
+
+    uri: str = "sqlite:///build/mlflow.db"
+    experiment: str = "citeqa"
+
+
+class UriSettings(_Section):
+    """How `doc_uri`s are normalized before they are compared, on both sides."""
+
+    strip_fragment: bool = False
+    strip_trailing_slash: bool = True
+    drop_query_parameters: tuple[str, ...] = ("utm_*", "gclid", "fbclid", "msclkid")
+    host_aliases: dict[str, str] = Field(default_factory=dict)
+    lowercase_host: bool = True
+    unify_http: bool = True
+
+
+class EvaluationSettings(_Section):
+    """What an evaluation asks, and what it measures."""
+
+    dataset: str = "datasets/agent_docs/ground_truth.jsonl"
+    columns: dict[str, str] = Field(default_factory=dict, description="our field: the dataset's column")
+    split: str | None = "dev"
+    limit: int | None = Field(None, ge=1)
+    ks: tuple[int, ...] = (1, 3, 5, 10)
+    threads: int = Field(4, ge=1, le=64)
+    results: str = "build/runs"
+    slices: tuple[str, ...] = ("type", "lang")
+    max_failed_share: float = Field(0.2, ge=0, le=1, description="stop when more questions fail")
+    uris: UriSettings = UriSettings()
+
+
+class Settings(_Section):
+    """The whole configuration."""
+
+    corpus: CorpusSettings = CorpusSettings()
+    chunking: ChunkingConfig = ChunkingConfig()
+    retrieval: RetrievalSettings = RetrievalSettings()
+    reader: ReaderSettings = ReaderSettings()
+    language_model: LanguageModelSettings = LanguageModelSettings()
+    program: ProgramSettings = ProgramSettings()
+    tracking: TrackingSettings = TrackingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+    @property
+    def answers_with_lm(self) -> bool:
+        """Whether a language model writes the answers."""
+        return self.reader.kind == "lm" or (self.reader.kind == "auto" and bool(self.language_model.model))
+
+
+def chunking_settings(settings: Settings) -> ChunkingSettings:
+    """The chunker's part of the settings.
+
+    Raises:
+        ConfigurationError: if the overlap does not fit the passage.
+    """
+    try:
+        return ChunkingSettings(settings.chunking.max_tokens, settings.chunking.overlap_tokens)
+    except ValueError as error:
+        raise ConfigurationError(f"chunking: {error}") from error
+
+
+def load_settings(
+    path: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Settings:
+    """The configuration from a file, the environment and `key=value` overrides, in rising precedence.
+
+    Without `path`, `configs/agent.yaml` is read where it exists, and the defaults serve where not.
+
+    Raises:
+        ConfigurationError: one line for each wrong setting, naming its source, the key, the value, and
+            the nearest key there is.
+    """
+    environment = os.environ if environment is None else environment
+    file = Path(path) if path is not None else DEFAULT_FILE
+    sources: list[tuple[str, dict[str, Any]]] = []
+    if path is not None or file.exists():
+        sources.append((str(file), _read_yaml(file)))
+    sources += [
+        _from_environment(name, value) for name, value in sorted(environment.items()) if _is_ours(name)
+    ]
+    sources += [(f"--set {override}", _from_override(override)) for override in overrides]
+    return validate_settings(sources)
+
+
+def validate_settings(sources: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
+    """The configuration that named, nested dictionaries add up to; later ones win.
+
+    Raises:
+        ConfigurationError: as `load_settings`.
+    """
+    merged: dict[str, Any] = {}
+    for _, values in sources:
+        merged = _merge(merged, values)
+    try:
+        return Settings.model_validate(merged)
+    except ValidationError as error:
+        lines = [_describe(dict(e), sources) for e in error.errors()]
+        raise ConfigurationError("\n".join(lines)) from None
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigurationError(f"No configuration file at '{file}'. Name one with --config.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{file}: cannot be read: {error}") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigurationError(f"{file}, line {line}: not valid YAML: {error.problem}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigurationError(f"{file}: must hold sections such as `retrieval:`, not {values!r}")
+    return values
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith(ENVIRONMENT_PREFIX) and "__" in name
+
+
+def _from_environment(name: str, value: str) -> tuple[str, dict[str, Any]]:
+    keys = name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
+    return f"environment variable {name}", _nest(keys, yaml.safe_load(value) if value else value)
+
+
+def _from_override(override: str) -> dict[str, Any]:
+    key, equals, value = override.partition("=")
+    if not equals or not key.strip():
+        raise ConfigurationError(f"--set {override}: write it as section.key=value, e.g. retrieval.k=10")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        parsed = value
+    return _nest(key.strip().split("."), parsed)
+
+
+def _nest(keys: Sequence[str], value: Any) -> dict[str, Any]:
+    for key in reversed(keys):
+        value = {key: value}
+    return value  # type: ignore[no-any-return]
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _describe(error: dict[str, Any], sources: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    location = [str(part) for part in error["loc"]]
+    source = next((name for name, values in reversed(sources) if _holds(values, location)), "configuration")
+    key = ".".join(location)
+    if error["type"] == "extra_forbidden":
+        return f"{source}: unknown setting '{key}'{_nearest(location)}"
+    return f"{source}: {key} = {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+def _holds(values: Any, location: Sequence[str]) -> bool:
+    for part in location:
+        if not isinstance(values, Mapping) or part not in values:
+            return isinstance(values, (list, tuple)) or (
+                values is not None and not isinstance(values, Mapping)
+            )
+        values = values[part]
+    return True
+
+
+def _nearest(location: Sequence[str]) -> str:
+    """The nearest valid key, or all keys of the section when none is near."""
+    model: type[BaseModel] = Settings
+    for part in location[:-1]:
+        found = _section_type(model.model_fields[part].annotation) if part in model.model_fields else None
+        if found is None:
+            return ""
+        model = found
+    near = difflib.get_close_matches(location[-1], model.model_fields, n=1, cutoff=0.5)
+    section = ".".join(location[:-1])
+    if near:
+        return f"; did you mean '{f'{section}.' if section else ''}{near[0]}'?"
+    return f"; {section or 'there'} has: {', '.join(model.model_fields)}"
+
+
+def _section_type(annotation: Any) -> type[BaseModel] | None:
+    options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    return next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)

@@ -1,0 +1,77 @@
+"""Every error that a user can cause or must act on.
+
+    CiteqaError                 catch this at an edge: its text is one line, meant for a person
+    ├── ConfigurationError      a setting is unknown, of the wrong type, or contradicts another
+    ├── DataError               what was read is not usable as it is
+    │   ├── CorpusError         a document, a folder of documents, or their format
+    │   └── GroundTruthError    a question set, or gold that names what does not exist
+    ├── RetrievalError          a search could not be done
+    │   ├── IndexMissingError   there is no index there yet
+    │   ├── IndexUnusableError  there is one, but foreign, newer, older or corrupt
+    │   └── FilterError         a filter is malformed
+    ├── RequestError            a question or request cannot be answered as it was put
+    ├── LanguageModelError      the language model could not be reached or did not answer usably
+    ├── ProgramStateError       a saved program does not fit, or is not one of ours
+    ├── StorageError            a disk or store refused a read or write
+    └── RunStoppedError         an evaluation stopped early, with its reason; what was done is kept
+
+Programming errors stay what they are (`ValueError`, `TypeError`, …) and show their trace.
+"""
+
+from __future__ import annotations
+
+
+class CiteqaError(Exception):
+    """Something that a person can mend: the message says what is wrong, where, and what to do."""
+
+
+class ConfigurationError(CiteqaError):
+    """A setting is unknown, of the wrong type, or contradicts another."""
+
+
+class DataError(CiteqaError):
+    """What was read is not usable as it is."""
+
+
+class CorpusError(DataError):
+    """A document, a folder of documents, or their format is not usable."""
+
+
+class GroundTruthError(DataError):
+    """A question set is malformed, or its gold names what does not exist."""
+
+
+class RetrievalError(CiteqaError):
+    """A search could not be done."""
+
+
+class IndexMissingError(RetrievalError):
+    """There is no index at the place that was named."""
+
+
+class IndexUnusableError(RetrievalError):
+    """There is an index, but it is foreign, newer, older or corrupt."""
+
+
+class FilterError(RetrievalError):
+    """A metadata filter is malformed."""
+
+
+class RequestError(CiteqaError):
+    """A question or request cannot be answered as it was put."""
+
+
+class LanguageModelError(CiteqaError):
+    """The language model could not be reached or did not answer usably."""
+
+
+class ProgramStateError(CiteqaError):
+    """A saved program does not fit this program, or is not one of ours."""
+
+
+class StorageError(CiteqaError):
+    """A disk or store refused a read or write."""
+
+
+class RunStoppedError(CiteqaError):
+    """An evaluation stopped early, for the reason it states; what was done is kept."""

@@ -1,0 +1,140 @@
+"""Metadata filters: how a document's values are indexed as facet terms, and filters as queries over these."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from collections.abc import Iterator, Sequence
+
+from tantivy import Occur, Query, Schema
+
+from retrieval.errors import FilterError
+from retrieval.types import Filters, MetadataValue, Passage
+
+FACETS = "facets"
+"""The multi-valued, untokenized index field that holds the facet terms of a passage."""
+
+_COMPARISONS = (">=", "<=", ">", "<")
+_OPERATORS = ("NOT", *_COMPARISONS)
+_LONGEST_VALUE = 200
+_HEX_DIGITS = "0123456789abcdef"
+
+
+def facets_of(passage: Passage) -> list[str]:
+    """The facet terms of a passage: one per field that can be filtered on."""
+    own = {"doc_uri": passage.doc_uri, "title": passage.title, "lang": passage.lang}
+    fields = {**passage.metadata, **{name: value for name, value in own.items() if value}}
+    return [facet(name, value) for name, value in fields.items()]
+
+
+def facet(name: str, value: MetadataValue) -> str:
+    """The term that stands for `name` having `value`.
+
+    Text, numbers and truth values never equal one another; `1` equals `1.0`. Numbers are 64-bit floats,
+    written so that the order of the terms is the order of the numbers.
+    """
+    return _prefix(name, value) + _encode(value)
+
+
+def filter_query(schema: Schema, filters: Filters) -> Query | None:
+    """The query that matches what fulfils all `filters`; None when there are none.
+
+    Raises:
+        FilterError: if a filter has an unknown operator, or a value that its operator does not take.
+    """
+    clauses = [_condition(schema, key, value) for key, value in filters.items()]
+    if not clauses:
+        return None
+    # What is only excluded must be excluded from something.
+    return Query.boolean_query([(Occur.Must, Query.all_query()), *clauses])
+
+
+def _condition(schema: Schema, key: str, value: object) -> tuple[Occur, Query]:
+    name, operator = _parse_key(key)
+    if operator in _COMPARISONS:
+        pattern = "|".join(_patterns(name, operator, _number(key, value)))
+        return Occur.Must, Query.regex_query(schema, FACETS, pattern)
+    terms = [facet(name, one) for one in _values(key, value)]
+    return (Occur.MustNot if operator else Occur.Must), Query.term_set_query(schema, FACETS, terms)
+
+
+def _parse_key(key: object) -> tuple[str, str]:
+    if not isinstance(key, str) or not key.strip():
+        raise FilterError(f"A filter needs the name of a field, got {key!r}")
+    name, _, last = key.strip().rpartition(" ")
+    if name and last.upper() in _OPERATORS:
+        return name.strip(), last.upper()
+    if name and (last == "LIKE" or not any(map(str.isalnum, last))):
+        raise FilterError(
+            f"Filter {key!r}: unknown operator {last!r}; use {', '.join(_OPERATORS)}, or none for equality"
+        )
+    return key.strip(), ""
+
+
+def _values(key: str, value: object) -> list[MetadataValue]:
+    values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    if not values:
+        raise FilterError(
+            f"Filter {key!r}: the list is empty, so that nothing could match. Leave the filter out."
+        )
+    return [_value(key, one) for one in values]
+
+
+def _value(key: str, value: object) -> MetadataValue:
+    if (isinstance(value, float) and math.isnan(value)) or not isinstance(value, str | int | float | bool):
+        raise FilterError(
+            f"Filter {key!r}: {value!r} is not a text, a number, a truth value, or a list of these."
+        )
+    return value
+
+
+def _number(key: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        raise FilterError(f"Filter {key!r}: a comparison needs a number, got {value!r}")
+    return _to_float(value)
+
+
+def _prefix(name: str, value: MetadataValue) -> str:
+    # Hexadecimal, so that no name can end early or need an escape in a pattern.
+    kind = "b" if isinstance(value, bool) else "s" if isinstance(value, str) else "n"
+    return f"{name.encode('utf-8', 'surrogatepass').hex()}:{kind}:"
+
+
+def _encode(value: MetadataValue) -> str:
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, str):
+        raw = value.encode("utf-8", "surrogatepass")
+        # Terms have a greatest length; a digest of a long value still tells it from all others.
+        return (
+            value
+            if len(raw) <= _LONGEST_VALUE and value.isprintable()
+            else f"#{hashlib.sha256(raw).hexdigest()}"
+        )
+    return _sortable(_to_float(value))
+
+
+def _to_float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def _sortable(number: float) -> str:
+    """16 hexadecimal digits in the order of the numbers: sign bit flipped, all bits for negative ones."""
+    (bits,) = struct.unpack(">Q", struct.pack(">d", number + 0.0))
+    return f"{bits ^ (0xFFFFFFFFFFFFFFFF if bits >> 63 else 1 << 63):016x}"
+
+
+def _patterns(name: str, operator: str, bound: float) -> Iterator[str]:
+    """Regular expressions of the terms beyond `bound`: for each of its digits, what first differs there."""
+    prefix, digits = _prefix(name, bound), _sortable(bound)
+    if "=" in operator:
+        yield prefix + digits
+    for position, digit in enumerate(digits):
+        place = _HEX_DIGITS.index(digit)
+        beyond = _HEX_DIGITS[place + 1 :] if ">" in operator else _HEX_DIGITS[:place]
+        if beyond:
+            yield f"{prefix}{digits[:position]}[{beyond}].*"

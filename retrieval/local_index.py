@@ -1,0 +1,210 @@
+"""The embedded index on disk: built, kept in step with its documents, opened and searched."""
+
+from __future__ import annotations
+
+import json
+import mmap
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import tantivy
+from tantivy import Occur, Query
+
+from retrieval import generations, indexing
+from retrieval.analysis import content_terms
+from retrieval.chunking import ChunkingSettings
+from retrieval.errors import IndexUnusableError
+from retrieval.filters import FACETS, facet, filter_query
+from retrieval.generations import Manifest
+from retrieval.indexing import IndexReport, Progress
+from retrieval.lexical import inverse_document_frequency, register_tokenizers, terms_query, to_passage
+from retrieval.types import Document, Filters, Passage
+
+__all__ = ["IndexReport", "LocalIndex", "Progress"]
+
+_DEFAULT_CHUNKING = ChunkingSettings()
+_SCORE_DIGITS = 4
+
+
+class LocalIndex:
+    """A snapshot of an index on disk; a `Retriever`.
+
+    It sees the index as it was when it was opened, whatever is written meanwhile: open it again to see
+    more. Many threads may use one at once. Pickled, it is its path, and opens again where it is loaded.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        """Use `LocalIndex.open`."""
+        directory = path / manifest.generation
+        self.path = path
+        self.manifest = manifest
+        self._documents = _map_file(directory / indexing.DOCUMENTS)
+        index = tantivy.Index.open(str(directory))
+        # A generation never changes, so nothing has to watch for that.
+        index.config_reader("manual")
+        register_tokenizers(index)
+        self._schema = index.schema
+        self._searcher = index.searcher()
+
+    @classmethod
+    def open(cls, path: str | Path) -> LocalIndex:
+        """The index at `path`.
+
+        Raises:
+            IndexMissingError: if there is none.
+            IndexUnusableError: if it is foreign, of another version, or damaged.
+        """
+        path = Path(path)
+        manifest = generations.read_manifest(path)
+        while True:
+            try:
+                generations.check_files(path, manifest)
+                return cls(path, manifest)
+            except (IndexUnusableError, OSError, ValueError) as error:
+                # A writer may have replaced the generation between reading the manifest and opening it.
+                current = generations.read_manifest(path)
+                if current.generation == manifest.generation:
+                    raise _unusable(path, error) from error
+                manifest = current
+
+    @staticmethod
+    def build(
+        path: str | Path,
+        documents: Iterable[Document],
+        *,
+        chunking: ChunkingSettings = _DEFAULT_CHUNKING,
+        on_progress: Progress | None = None,
+    ) -> IndexReport:
+        """Make the index at `path` of `documents` alone. Until it is complete, an index that was there stays.
+
+        The documents are read as a stream and not kept.
+
+        Raises:
+            CorpusError: if there is no document, none with text, or two with the same `doc_uri`.
+            IndexUnusableError: if `path` is somebody else's; it is not touched.
+            StorageError: if the disk refuses, or another process is writing there.
+        """
+        return indexing.build(Path(path), documents, chunking, on_progress)
+
+    @staticmethod
+    def sync(
+        path: str | Path,
+        documents: Iterable[Document],
+        *,
+        chunking: ChunkingSettings = _DEFAULT_CHUNKING,
+        on_progress: Progress | None = None,
+    ) -> IndexReport:
+        """As `build`, but only documents that differ from those in the index are chunked and written.
+
+        Documents that are no longer given are deleted. Where nothing can be kept (no index yet, another
+        version, other settings, damage) it builds. Without a difference nothing is written.
+        """
+        return indexing.sync(Path(path), documents, chunking, on_progress)
+
+    @staticmethod
+    def update(
+        path: str | Path, *, add_or_replace: Iterable[Document] = (), delete: Iterable[str] = ()
+    ) -> IndexReport:
+        """Delete documents by `doc_uri`, then add or replace others, with the chunking of the index.
+
+        Deleting what is not there is not an error. Raises as `build` and `open` do.
+        """
+        return indexing.update(Path(path), add_or_replace, delete)
+
+    @property
+    def content_hash(self) -> str:
+        """Equal for indexes with the same documents, chunking and analysis."""
+        return self.manifest.content_hash
+
+    def __len__(self) -> int:
+        return self.manifest.passages
+
+    def __repr__(self) -> str:
+        return f"LocalIndex('{self.path}', {self.manifest.documents} documents, {len(self)} passages)"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LocalIndex.open, (self.path,)
+
+    def search(self, query: str, k: int, filters: Filters | None = None) -> list[Passage]:
+        """The at most `k` passages that share most with `query` (BM25), best first.
+
+        Any text is a query: nothing in it is an operator. Scores are BM25's, rounded to four digits;
+        equal ones are ordered by `doc_uri` and position. After updates, the weights of terms count
+        deleted passages until tantivy merges them away.
+
+        Raises:
+            ValueError: if k < 1.
+            FilterError: if `filters` is not valid.
+            IndexUnusableError: if the files turn out to be damaged.
+        """
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
+        restriction = filter_query(self._schema, filters or {})
+        wanted = terms_query(self._schema, self._searcher, query)
+        if wanted is None or not len(self):
+            return []
+        if restriction:
+            wanted = _restrict(wanted, restriction)
+        with self._reading():
+            hits = self._best(wanted, min(k, len(self)))
+            passages = [to_passage(self._searcher.doc(address), score) for score, address in hits]
+        return sorted(passages, key=lambda passage: (-passage.score, passage.doc_uri, passage.start))[:k]
+
+    def idf(self, terms: Sequence[str]) -> list[float]:
+        """The weight that a search gives each of the `terms` of a question, as `analyze` makes them.
+
+        It is BM25's inverse document frequency over passages, and 0 for the function words among other
+        terms, which a search leaves out.
+        """
+        asked = frozenset(content_terms(terms))
+        return [inverse_document_frequency(self._searcher, term) if term in asked else 0.0 for term in terms]
+
+    def passages_of(self, doc_uri: str) -> list[Passage]:
+        """The passages of a document in their order; none when it is not in the index."""
+        query = Query.term_query(self._schema, FACETS, facet("doc_uri", doc_uri), "basic")
+        with self._reading():
+            hits = self._searcher.search(query, max(len(self), 1), count=False).hits
+            passages = [to_passage(self._searcher.doc(address), 0.0) for _, address in hits]
+        return sorted(passages, key=lambda passage: passage.start)
+
+    def has_document(self, doc_uri: str) -> bool:
+        """Whether the index holds passages of the document."""
+        return bool(self.passages_of(doc_uri))
+
+    def doc_uris(self) -> set[str]:
+        """The identities of all documents, those without text included."""
+        return {json.loads(line)[0] for line in bytes(self._documents).splitlines()}
+
+    def _best(self, query: Query, k: int) -> list[tuple[float, Any]]:
+        """The k best hits, and all that tie with the last of them."""
+        limit = k + 1
+        while True:
+            hits = self._searcher.search(query, limit, count=False).hits
+            rounded = [(round(score, _SCORE_DIGITS), address) for score, address in hits]
+            if len(hits) < limit or rounded[-1][0] < rounded[k - 1][0]:
+                return [hit for hit in rounded if hit[0] >= rounded[min(k, len(hits)) - 1][0]]
+            limit *= 4
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, OSError) as error:
+            raise _unusable(self.path, error) from error
+
+
+def _unusable(path: Path, error: Exception) -> IndexUnusableError:
+    return error if isinstance(error, IndexUnusableError) else generations.unusable(path, error)
+
+
+def _restrict(query: Query, restriction: Query) -> Query:
+    """`query` where `restriction` holds, with the scores of `query`."""
+    return Query.boolean_query([(Occur.Must, query), (Occur.Must, Query.const_score_query(restriction, 0.0))])
+
+
+def _map_file(file: Path) -> bytes | mmap.mmap:
+    """The content of `file`, kept even when the file is removed, and in memory only while it is read."""
+    with file.open("rb") as opened:
+        return mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) if file.stat().st_size else b""

@@ -1,0 +1,66 @@
+"""The nouns of retrieval: documents go in, passages come out, a retriever finds them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias, runtime_checkable
+
+MetadataValue: TypeAlias = str | int | float | bool
+"""A metadata value that every retriever can filter on."""
+
+FilterValue: TypeAlias = MetadataValue | Sequence[MetadataValue]
+Filters: TypeAlias = Mapping[str, FilterValue]
+"""Conditions that all must hold, in the dictionary syntax of Databricks Vector Search.
+
+`{"lang": "ja"}` is equality, `{"lang": ["en", "ja"]}` one of, `{"lang NOT": "ja"}` inequality, and
+`{"year >=": 2024}` (also `>`, `<`, `<=`) a comparison of numbers. Besides a document's metadata,
+`doc_uri`, `title` and `lang` can be filtered on. A document without the field matches no condition
+but `NOT`.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A source that answers can link to. `doc_uri` is its identity everywhere."""
+
+    doc_uri: str
+    text: str
+    title: str = ""
+    lang: str = ""
+    metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A piece of a document that is indexed and retrieved.
+
+    `document.text[start:end] == text` holds for every passage that our chunking makes; `start` and
+    `end` count characters. `headings` is the path of section titles that the passage stands under.
+    `score` is the retriever's own (higher is better) and comparable within one result list only.
+    """
+
+    chunk_id: str
+    doc_uri: str
+    text: str
+    title: str = ""
+    lang: str = ""
+    start: int = 0
+    end: int = 0
+    headings: tuple[str, ...] = ()
+    metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
+    score: float = 0.0
+
+
+@runtime_checkable
+class Retriever(Protocol):
+    """Finds passages. Implementations are safe to call from several threads at once."""
+
+    def search(self, query: str, k: int, filters: Filters | None = None) -> list[Passage]:
+        """The at most `k` best passages, best first; fewer when fewer match, none for a query without terms.
+
+        Raises:
+            retrieval.errors.FilterError: if `filters` is not valid.
+            retrieval.errors.RetrievalError: if the search cannot be done.
+        """
+        ...
