@@ -19,6 +19,7 @@ _CLOSERS = "\"'”’»)\\]*_`」』）】〉》］｝"
 _END = re.compile(
     rf"(?<![.!?…])[.!?…]+[{_CLOSERS}]*(?=\s|$)|(?:[。！？｡]|．(?![0-9０-９A-Za-zＡ-Ｚａ-ｚ]))[。！？!?｡{_CLOSERS}]*"
 )
+_SYMMETRIC_RUN = re.compile(r"(?P<mark>[\"'*_`])(?P=mark)*")
 _STARTS_BLOCK = re.compile(
     r"[ \t]*(?:$|[-*+•・◦‣▪●○■□※>|]|#{1,6}[ \t]|\d{1,3}[.)][ \t]|={3,}|:{3}|!!!|<)|[ ]{4}|\t"
 )
@@ -80,8 +81,9 @@ def _split_prose(text: str, start: int, end: int) -> Iterator[Span]:
         position = block_start
         for match in _END.finditer(text, block_start, block_end):
             if _ends_sentence(text, position, match, block_end):
-                yield from _strip(text, position, match.end())
-                position = match.end()
+                sentence_end = _without_opening_marks(text, position, match)
+                yield from _strip(text, position, sentence_end)
+                position = sentence_end
         yield from _strip(text, position, block_end)
 
 
@@ -118,6 +120,14 @@ def _ends_sentence(text: str, start: int, match: re.Match[str], end: int) -> boo
         return True
     last = text[max(start, match.start() - _LONGEST_ABBREVIATION) : match.start() + 1]
     return not _is_abbreviation(last, text[match.end() : min(end, match.end() + 8)].lstrip()[:1])
+
+
+def _without_opening_marks(text: str, start: int, match: re.Match[str]) -> int:
+    """Where the sentence ends: before marks such as ` that open what follows, as no space tells in Japanese."""
+    for run in _SYMMETRIC_RUN.finditer(match.group()):
+        if text.count(run.group(), start, match.start()) % 2 == 0:
+            return match.start() + run.start()
+    return match.end()
 
 
 def _is_abbreviation(last: str, following: str) -> bool:

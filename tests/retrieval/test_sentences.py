@@ -116,3 +116,17 @@ def test_a_hostile_text_takes_no_more_than_linear_time(piece: str) -> None:
     started = time.process_time()
     split_sentences(piece * (200_000 // len(piece)) + "x")
     assert time.process_time() - started < 5
+
+
+def test_a_backtick_after_a_japanese_full_stop_belongs_to_the_code_that_it_opens() -> None:
+    text = "`k` は省けます。`filters` を渡すと絞れます。**既定**は5です。"
+    assert [text[start:end] for start, end in split_sentences(text)] == [
+        "`k` は省けます。",
+        "`filters` を渡すと絞れます。",
+        "**既定**は5です。",
+    ]
+
+
+def test_marks_that_were_opened_in_the_sentence_close_with_it() -> None:
+    text = "**必ず確認します。**次に進みます。"
+    assert [text[start:end] for start, end in split_sentences(text)] == ["**必ず確認します。**", "次に進みます。"]

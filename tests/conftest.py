@@ -1,0 +1,173 @@
+"""A language model on the wire, scripted: what the real clients speak to when a test asks one something."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer of the scripted model.
+
+    Streamed, `text` goes out in deltas of `chunk` characters, each after `delay_s`; the connection breaks
+    after `cut_after` deltas. A status other than 200 is an error with `text` as its message. `body` is
+    sent as it is.
+    """
+
+    text: str = ""
+    chunk: int = 8
+    delay_s: float = 0.0
+    cut_after: int | None = None
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+
+
+class LanguageModelServer(ThreadingHTTPServer):
+    """OpenAI's chat completions on 127.0.0.1, whole and streamed, with answers told beforehand.
+
+    Each request takes the next reply; the last one stays. `requests` are the bodies that came, `keys` the
+    keys they came with, `deltas_sent` counts over all streams, `hang_ups` those whose reader left.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.requests: list[dict[str, Any]] = []
+        self.keys: list[str] = []
+        self.deltas_sent = 0
+        self.hang_ups = 0
+        self.lock = threading.Lock()
+        self._script: list[Reply] = []
+        self._answer: Callable[[dict[str, Any]], Reply] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+    def says(self, text: str = "", **how: Any) -> None:
+        """Add a reply to the script; `how` as in `Reply`."""
+        self._script.append(Reply(text, **how))
+
+    def fills(self, fields: dict[str, Any], **how: Any) -> None:
+        """Add a reply in the layout of DSPy's chat adapter, with these output fields."""
+        self.says(chat_layout(fields), **how)
+
+    def computes(self, answer: Callable[[dict[str, Any]], str], **how: Any) -> None:
+        """Answer every request with what a function of its body says, instead of a script."""
+        self._answer = lambda body: Reply(answer(body), **how)
+
+    def prompt(self, request: int = -1) -> str:
+        """All message text of a request."""
+        return "\n".join(str(message["content"]) for message in self.requests[request]["messages"])
+
+    def wait_for_hang_up(self, timeout_s: float = 5.0) -> bool:
+        """Whether a reader leaves in the time."""
+        deadline = time.monotonic() + timeout_s
+        while not self.hang_ups and time.monotonic() < deadline:
+            time.sleep(0.005)
+        return self.hang_ups > 0
+
+    def next_reply(self, body: dict[str, Any], key: str) -> Reply:
+        with self.lock:
+            self.requests.append(body)
+            self.keys.append(key)
+            if self._answer:
+                return self._answer(body)
+            assert self._script, "the language model was asked, and no reply was scripted"
+            return self._script.pop(0) if len(self._script) > 1 else self._script[0]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        with self.lock:
+            self.hang_ups += 1
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: LanguageModelServer
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        reply = self.server.next_reply(body, self.headers.get("Authorization", ""))
+        if reply.body is not None:
+            self._send(reply, reply.body)
+        elif reply.status != 200:
+            error = {"message": reply.text or "scripted error", "type": "error", "code": None}
+            self._send(reply, json.dumps({"error": error}).encode())
+        elif body.get("stream"):
+            self._stream(reply, body)
+        else:
+            time.sleep(reply.delay_s)
+            message = {"role": "assistant", "content": reply.text}
+            choice = {"index": 0, "message": message, "finish_reason": "stop"}
+            self._send(reply, _completion("chat.completion", body, [choice], usage=USAGE))
+
+    def _send(self, reply: Reply, body: bytes) -> None:
+        self.send_response(reply.status)
+        for name, value in {"Content-Type": "application/json", **reply.headers}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _stream(self, reply: Reply, body: dict[str, Any]) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        deltas = [reply.text[i : i + reply.chunk] for i in range(0, len(reply.text), reply.chunk)]
+        for number, delta in enumerate(deltas):
+            if number == reply.cut_after:
+                self.close_connection = True
+                return
+            time.sleep(reply.delay_s)
+            self._event(body, [{"index": 0, "delta": {"content": delta}, "finish_reason": None}])
+            with self.server.lock:
+                self.server.deltas_sent += 1
+        self._event(body, [{"index": 0, "delta": {}, "finish_reason": "stop"}])
+        self._event(body, [], usage=USAGE)
+        self._chunk(b"data: [DONE]\n\n")
+        self._chunk(b"")
+
+    def _event(self, body: dict[str, Any], choices: list[dict[str, Any]], **more: Any) -> None:
+        self._chunk(b"data: " + _completion("chat.completion.chunk", body, choices, **more) + b"\n\n")
+
+    def _chunk(self, data: bytes) -> None:
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def _completion(kind: str, body: dict[str, Any], choices: list[dict[str, Any]], **more: Any) -> bytes:
+    completion = {"id": "c1", "object": kind, "created": 0, "model": body["model"], "choices": choices}
+    return json.dumps({**completion, **more}).encode()
+
+
+def chat_layout(fields: dict[str, Any]) -> str:
+    """A completion as DSPy's chat adapter asks a model to write it."""
+    sections = [f"[[ ## {name} ## ]]\n{value}" for name, value in fields.items()]
+    return "\n\n".join([*sections, "[[ ## completed ## ]]"])
+
+
+@pytest.fixture
+def language_model(monkeypatch: pytest.MonkeyPatch) -> Iterator[LanguageModelServer]:
+    """A scripted model that listens for the length of a test; its key is in the environment."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-0123456789")
+    with LanguageModelServer() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
