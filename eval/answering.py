@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from mlflow.entities import Trace
 from mlflow.types.responses import ResponsesAgentRequest, ResponsesAgentResponse
+from pydantic import BaseModel, ValidationError
 
 from eval.evidence import RetrieverMapping, retrieved_documents, retriever_spans
 from eval.questions import Question
 from eval.records import AnswerRecord, Retrieved
 from eval.traces import TraceCollector, TracedCall
-from retrieval.errors import CiteqaError
+from retrieval.errors import CiteqaError, DataError
+from retrieval.tracing import in_current_trace
 
 Agent: TypeAlias = Callable[[ResponsesAgentRequest], ResponsesAgentResponse]
 """Anything that answers as a `ResponsesAgent.predict` does, and traces its retrieval."""
@@ -40,26 +42,39 @@ def answer_questions(
 ) -> Generator[Answered, None, None]:
     """Each question's outcome, as it becomes known; a question that fails says why and stops no other.
 
-    When the consumer stops, or is interrupted, no further question is begun.
+    The agent sees the caller's context variables (`dspy.context` among them). When the consumer stops, no
+    further question is begun. Nor when this is interrupted: what is running then is waited for and yielded
+    before the interruption is raised, so that no answer is paid for twice. A second interruption is raised
+    at once.
     """
+    answer = in_current_trace(_answer)
     waiting = iter(questions)
     running: set[Future[Answered]] = set()
+    interruption: BaseException | None = None
     with ThreadPoolExecutor(threads, thread_name_prefix="citeqa-eval") as pool:
 
         def begin_next() -> None:
             if (question := next(waiting, None)) is not None:
-                running.add(pool.submit(_answer, agent, question, collector, mapping))
+                running.add(pool.submit(answer, agent, question, collector, mapping))
 
-        try:
-            for _ in range(threads):
-                begin_next()
-            while running:
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    begin_next()
-                    yield future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        for _ in range(threads):
+            begin_next()
+        while running:
+            try:
+                future = next(as_completed(running))
+            except KeyboardInterrupt as error:
+                if interruption is not None:
+                    raise
+                interruption, waiting = error, iter(())
+                continue
+            running.remove(future)
+            if (raised := future.exception()) is not None:
+                interruption, waiting = interruption or raised, iter(())
+                continue
+            begin_next()
+            yield future.result()
+    if interruption is not None:
+        raise interruption
 
 
 def to_request(question: Question) -> ResponsesAgentRequest:
@@ -72,7 +87,7 @@ def _answer(
     agent: Agent, question: Question, collector: TraceCollector, mapping: RetrieverMapping | None
 ) -> Answered:
     started = time.perf_counter()
-    call = collector.call(agent, to_request(question))
+    call = collector.call(lambda: agent(to_request(question)))
     latency_ms = 1000 * (time.perf_counter() - started)
     trace_id = call.traces[0].info.trace_id if call.traces else None
     try:
@@ -92,6 +107,7 @@ def _record(
 ) -> AnswerRecord:
     if call.error is not None:
         error = str(call.error) if isinstance(call.error, CiteqaError) else repr(call.error)
+        error = " ".join(error.split())
         return AnswerRecord(id=question_id, error=error, latency_ms=latency_ms, trace_id=trace_id)
     retrieved = retrieved_documents(*call.traces, mapping=mapping)
     return AnswerRecord(
@@ -107,20 +123,43 @@ def read_response(response: ResponsesAgentResponse) -> dict[str, Any]:
     """The parts of a response that metrics need, as fields of an `AnswerRecord`.
 
     An agent that does not say whether it abstained (`custom_outputs.abstained`) is taken to have answered.
+
+    Raises:
+        DataError: if it is no response, or says something of another type than ours in `custom_outputs`.
     """
-    said = response.custom_outputs or {}
+    if not isinstance(response, ResponsesAgentResponse):
+        raise DataError(f"The agent returned {type(response).__name__}, not a ResponsesAgentResponse.")
     contents = [content for item in response.output if item.type == "message" for content in _contents(item)]
     annotations = [note for content in contents for note in content.get("annotations") or ()]
+    said = _read_custom_outputs(response)
     return {
         "answer": "".join(str(content.get("text") or "") for content in contents),
         "cited_uris": tuple(
             dict.fromkeys(str(note["url"]) for note in annotations if note.get("type") == "url_citation")
         ),
-        "abstained": bool(said.get("abstained", False)),
-        "dropped_markers": int(said.get("dropped_markers", 0)),
-        "reader": str(said.get("reader") or response.model or ""),
+        "abstained": said.abstained,
+        "dropped_markers": said.dropped_markers,
+        "reader": said.reader or response.model or "",
         "usage": _usage(response),
     }
+
+
+class _CustomOutputs(BaseModel):
+    """What we read of `custom_outputs`; an agent may say anything else there."""
+
+    abstained: bool = False
+    dropped_markers: int = 0
+    reader: str | None = None
+
+
+def _read_custom_outputs(response: ResponsesAgentResponse) -> _CustomOutputs:
+    try:
+        return _CustomOutputs.model_validate(response.custom_outputs or {})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DataError(
+            f"custom_outputs.{'.'.join(map(str, first['loc']))} = {first['input']!r}: {first['msg']}."
+        ) from None
 
 
 def _contents(item: Any) -> list[dict[str, Any]]:

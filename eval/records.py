@@ -13,12 +13,15 @@ finished questions stay finished.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 from mlflow.entities import Trace
+from mlflow.exceptions import MlflowException
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from eval.observations import Observation, RetrievedDocument
@@ -88,31 +91,45 @@ class RunDirectory:
         self._lock = FileLock(path / ".lock")
 
     def __enter__(self) -> RunDirectory:
-        try:
+        with _refusals(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise StorageError(
-                f"Another process is working on the run at '{self.path}'. Wait for it, or name another "
-                "directory with --set evaluation.results=…"
-            ) from None
-        except OSError as error:
-            raise _refused(self.path, error) from error
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout:
+                raise StorageError(
+                    f"Another process is working on the run at '{self.path}'. Wait for it, or name another "
+                    "directory with --set evaluation.results=…"
+                ) from None
         return self
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
     def read_manifest(self) -> dict[str, Any]:
-        """What the run is of; empty for a new run."""
+        """What the run is of; empty for a new run.
+
+        Raises:
+            DataError: if it is damaged, or a citeqa of another format version wrote it.
+        """
         if not self._manifest_file.exists():
             return {}
-        manifest: dict[str, Any] = json.loads(self._manifest_file.read_text(encoding="utf-8"))
+        try:
+            manifest: dict[str, Any] = json.loads(self._manifest_file.read_bytes())
+            version = manifest["format_version"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(
+                f"{self._manifest_file} is damaged ({error!r}). Move '{self.path}' away to start anew."
+            ) from None
+        if version != FORMAT_VERSION:
+            raise DataError(
+                f"{self._manifest_file}: written in format {version}, this citeqa uses {FORMAT_VERSION}. "
+                "Use that citeqa, or another directory: --set evaluation.results=…"
+            )
         return manifest
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Replace what the run is of."""
-        write_json(self._manifest_file, {"format_version": FORMAT_VERSION, **manifest})
+        write_json(self._manifest_file, {**manifest, "format_version": FORMAT_VERSION})
 
     def read_answers(self) -> dict[str, AnswerRecord]:
         """Every answered question by id; of several lines the last counts.
@@ -123,87 +140,119 @@ class RunDirectory:
             DataError: if any other line is not a record, naming it.
         """
         records: dict[str, AnswerRecord] = {}
-        lines = _complete_lines(self.answers_file)
-        for number, line in enumerate(lines, start=1):
-            try:
-                record = AnswerRecord.model_validate_json(line)
-            except ValidationError as error:
-                raise DataError(
-                    f"{self.answers_file}, line {number}: not an answer record ({error.errors()[0]['msg']}). "
-                    "Mend or remove the line; what is missing will be asked again."
-                ) from None
+        for number, line in enumerate(_complete_lines(self.answers_file), start=1):
+            record = _parse_answer(line, f"{self.answers_file}, line {number}")
             records[record.id] = record
         return records
 
     def append_answer(self, record: AnswerRecord, traces: Iterable[Trace]) -> None:
         """Keep one answered question, and its traces until they are in the tracking store."""
-        _append(self.traces_file, (trace.to_json() for trace in traces))
-        _append(self.answers_file, (record.model_dump_json(),))
+        # The traces first: a crash between the two leaves a trace too many, and never one too few.
+        _append(self.traces_file, (trace.to_json().encode() for trace in traces))
+        _append(self.answers_file, (to_json(record.model_dump()),))
 
     def forget_failures(self) -> None:
         """Drop the questions that failed, so that they are asked again."""
-        kept = [record for record in self.read_answers().values() if record.error is None]
-        replace_text(self.answers_file, "".join(record.model_dump_json() + "\n" for record in kept))
+        self._replace_answers(r for r in self.read_answers().values() if r.error is None)
+
+    def forget_answers(self) -> None:
+        """Drop all answers, so that every question is asked again."""
+        self._replace_answers(())
 
     def pending_traces(self) -> list[Trace]:
-        """Traces that an earlier process did not bring to the tracking store."""
-        return [Trace.from_json(line) for line in _complete_lines(self.traces_file)]
+        """Traces that an earlier process did not bring to the tracking store.
+
+        Raises:
+            DataError: if a line is not a trace, naming it.
+        """
+        return [
+            _parse_trace(line, f"{self.traces_file}, line {number}")
+            for number, line in enumerate(_complete_lines(self.traces_file), start=1)
+        ]
 
     def forget_pending_traces(self) -> None:
         """All pending traces have arrived."""
-        self.traces_file.unlink(missing_ok=True)
+        with _refusals(self.traces_file):
+            self.traces_file.unlink(missing_ok=True)
 
     def write_scores(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Replace the scored questions, one line each."""
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        replace_text(self.scores_file, text)
+        replace_file(self.scores_file, b"".join(to_json(row) + b"\n" for row in rows))
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Replace the summary."""
         write_json(self.summary_file, summary)
 
+    def _replace_answers(self, records: Iterable[AnswerRecord]) -> None:
+        lines = [to_json(record.model_dump()) + b"\n" for record in records]
+        replace_file(self.answers_file, b"".join(lines))
+
+
+def to_json(value: Mapping[str, Any], indent: int | None = None) -> bytes:
+    """`value` as JSON in UTF-8 that a person can read; any text survives, half an emoji too."""
+    # UTF-8 has no lone surrogates, and Python's escape for one is JSON's.
+    return json.dumps(value, ensure_ascii=False, indent=indent).encode("utf-8", "backslashreplace")
+
 
 def write_json(file: Path, value: Mapping[str, Any]) -> None:
-    """Replace `file` with `value` as indented JSON, all or nothing."""
-    replace_text(file, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    """Replace `file` with `value` as indented JSON, all or nothing. Raises StorageError."""
+    replace_file(file, to_json(value, indent=2) + b"\n")
 
 
-def replace_text(file: Path, text: str) -> None:
-    """Replace `file` with `text`, all or nothing.
+def replace_file(file: Path, content: bytes) -> None:
+    """Replace `file` with `content`, all or nothing.
 
     Raises:
         StorageError: if the disk refuses.
     """
     draft = file.with_name(file.name + ".new")
-    try:
-        draft.write_text(text, encoding="utf-8")
+    with _refusals(file):
+        draft.write_bytes(content)
         draft.replace(file)
-    except OSError as error:
-        raise _refused(file, error) from error
 
 
-def _append(file: Path, lines: Iterable[str]) -> None:
+def _parse_answer(line: bytes, place: str) -> AnswerRecord:
     try:
-        with file.open("a", encoding="utf-8") as opened:
-            opened.writelines(line + "\n" for line in lines)
-    except OSError as error:
-        raise _refused(file, error) from error
+        return AnswerRecord.model_validate(json.loads(line))
+    except ValueError as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        raise DataError(
+            f"{place}: not an answer record ({reason}). Mend or remove the line; what is missing will be "
+            "asked again."
+        ) from None
 
 
-def _complete_lines(file: Path) -> Iterator[str]:
+def _parse_trace(line: bytes, place: str) -> Trace:
+    try:
+        return Trace.from_json(line.decode())
+    except (ValueError, KeyError, TypeError, MlflowException) as error:
+        raise DataError(f"{place}: not a trace ({error}). Remove the line; its trace is lost.") from None
+
+
+def _append(file: Path, lines: Iterable[bytes]) -> None:
+    content = b"".join(line + b"\n" for line in lines)
+    with _refusals(file), file.open("ab") as opened:
+        opened.write(content)
+
+
+def _complete_lines(file: Path) -> Iterator[bytes]:
     """The lines of `file`; what follows the last newline is cut off the file, so that appending is safe."""
-    if not file.exists():
-        return
-    content = file.read_bytes()
-    end = content.rfind(b"\n") + 1
-    if end < len(content):
-        with file.open("r+b") as opened:
-            opened.truncate(end)
-    yield from content[:end].decode("utf-8").split("\n")[:-1]
+    with _refusals(file):
+        if not file.exists():
+            return
+        content = file.read_bytes()
+        end = content.rfind(b"\n") + 1
+        if end < len(content):
+            os.truncate(file, end)
+    yield from content[:end].split(b"\n")[:-1]
 
 
-def _refused(path: Path, error: OSError) -> StorageError:
-    return StorageError(
-        f"'{path}' cannot be written: {error.strerror or error}. Free or change the place "
-        "(--set evaluation.results=…) and run the same command again: what was done is kept."
-    )
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"'{path}' cannot be written: {error.strerror or error}. Free or change the place "
+            "(--set evaluation.results=…) and run the same command again: what was done is kept."
+        ) from error

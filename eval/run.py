@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -96,14 +96,16 @@ def answer_run(
         directory.forget_failures()
     done = directory.read_answers()
     todo = [question for question in plan.ground_truth.questions if question.id not in done]
-    progress = _Progress(plan, directory, keep_traces, on_answer, finished=len(done))
+    finished = len(plan.ground_truth.questions) - len(todo)
+    progress = _Progress(plan, directory, keep_traces, on_answer, finished)
     try:
         with collect_traces() as collector:
-            first, rest = _try_first(todo) if not done else ([], todo)
-            _check_set_up(progress.take(agent, first, collector, plan.threads), first)
-            progress.take(agent, rest, collector, plan.threads)
+            if not _retrieval_works(done.values()):
+                first, todo = _try_first(todo)
+                _check_set_up(progress.take(agent, first, collector), first)
+            progress.take(agent, todo, collector)
     except RunStoppedError:
-        directory.forget_failures()
+        _forget_what_broke(directory)
         raise
     finally:
         progress.flush()
@@ -171,13 +173,16 @@ class _Progress:
         self.answered = 0
 
     def take(
-        self, agent: Agent, questions: Sequence[Question], collector: TraceCollector, threads: int
+        self, agent: Agent, questions: Sequence[Question], collector: TraceCollector
     ) -> list[Answered]:
+        """The outcomes of the questions, each kept when it came; without their traces, which take room."""
         taken = []
-        with closing(answer_questions(agent, questions, collector, threads=threads)) as outcomes:
+        with closing(
+            answer_questions(agent, questions, collector, threads=self._plan.threads)
+        ) as outcomes:
             for answered in outcomes:
-                self._keep(answered)
-                taken.append(answered)
+                self._keep(answered, collector.take_strays())
+                taken.append(replace(answered, traces=()))
                 self._stop_if_failing(answered)
         return taken
 
@@ -187,15 +192,16 @@ class _Progress:
             self._traces = []
         self._directory.forget_pending_traces()
 
-    def _keep(self, answered: Answered) -> None:
-        self._directory.append_answer(answered.record, answered.traces)
-        self._traces.extend(answered.traces)
+    def _keep(self, answered: Answered, strays: Sequence[Trace]) -> None:
+        traces = [*answered.traces, *strays]
+        self._traces.extend(traces)
+        self._directory.append_answer(answered.record, traces)
         self.answered += 1
         self._failed += answered.record.error is not None
-        if len(self._traces) >= BATCH_SIZE:
-            self.flush()
         if self._on_answer:
             self._on_answer(self._finished + self.answered, len(self._plan.ground_truth.questions))
+        if len(self._traces) >= BATCH_SIZE:
+            self.flush()
 
     def _stop_if_failing(self, answered: Answered) -> None:
         questions = len(self._plan.ground_truth.questions)
@@ -213,9 +219,24 @@ def _try_first(questions: Sequence[Question]) -> tuple[list[Question], list[Ques
     return first, [question for question in questions if question.id not in ids]
 
 
+def _retrieval_works(records: Iterable[AnswerRecord]) -> bool:
+    return any(record.retrieved for record in records)
+
+
+def _forget_what_broke(directory: RunDirectory) -> None:
+    """Have failed questions asked again; all of them, when what was answered is no evidence of anything."""
+    if _retrieval_works(directory.read_answers().values()):
+        directory.forget_failures()
+    else:
+        directory.forget_answers()
+
+
 def _check_set_up(tried: Sequence[Answered], questions: Sequence[Question]) -> None:
-    """Stop before the rest is asked when what was tried shows that nothing can come of it."""
-    if len(tried) < min(TRIED_FIRST, 2):
+    """Stop before the rest is asked when what was tried shows that nothing can come of it.
+
+    One question alone shows nothing: its result is shown instead.
+    """
+    if len(tried) < 2:
         return
     if all(answered.record.error is not None for answered in tried):
         raise RunStoppedError(
@@ -225,7 +246,8 @@ def _check_set_up(tried: Sequence[Answered], questions: Sequence[Question]) -> N
     if not any(answered.retrieval_seen for answered in tried):
         raise RunStoppedError(
             f"Stopped: no RETRIEVER span in the traces of the first {len(tried)} questions, so retrieval "
-            "cannot be scored. Let the agent search through retrieval.tracing.traced_search."
+            "cannot be scored. Let the agent search through retrieval.tracing.traced_search, and wrap what it "
+            "runs in threads of its own in retrieval.tracing.in_current_trace."
         )
     if not any(answered.record.retrieved for answered in tried):
         raise RunStoppedError(

@@ -9,7 +9,7 @@ import dspy
 
 from program.citations import CitationParser
 from program.signatures import AnswerFromPassages
-from program.streaming import FieldText, emit_pieces, listening, somebody_waits
+from program.streaming import FieldText, Listener, emit_pieces, listening, somebody_waits
 from program.types import CitedAnswer
 from retrieval.types import Passage
 
@@ -49,20 +49,27 @@ class LMReader(dspy.Module):  # type: ignore[misc]
         """The model's answer, its citations verified.
 
         What a cached answer or another completion format leaves unstreamed follows at the end, so that
-        the pieces always add up to the whole.
+        the pieces always add up to the whole. What was streamed stays: when DSPy asks once more because
+        the rest of a completion could not be parsed, that answer is not said after the first.
         """
         parser = CitationParser(passages)
-        field = FieldText("answer")
         streamed: list[str] = []
 
-        def hear(delta: str) -> None:
-            if text := field.feed(delta):
-                streamed.append(text)
-                emit_pieces(parser.feed(text))
+        def listen() -> Listener:
+            field = FieldText("answer")
+            said_before = bool(streamed)
+
+            def hear(delta: str) -> None:
+                text = field.feed(delta)
+                if text and not said_before:
+                    streamed.append(text)
+                    emit_pieces(parser.feed(text))
+
+            return hear
 
         inputs = {"passages": format_passages(passages), "question": question}
         if somebody_waits():
-            with listening(hear):
+            with listening(listen):
                 prediction = self.answer(**inputs)
         else:
             prediction = self.answer(**inputs)

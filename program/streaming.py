@@ -17,10 +17,13 @@ from typing import Any, Protocol
 
 from dspy.lm15 import ProviderError, Request, Response, ResponseStream
 
+from program.redaction import hide_secrets_in
 from program.types import Emit, Piece
 
 Listener = Callable[[str], None]
-_listener: ContextVar[Listener | None] = ContextVar("citeqa_listener", default=None)
+"""Takes the text of one completion, piece by piece."""
+
+_listen: ContextVar[Callable[[], Listener] | None] = ContextVar("citeqa_listen", default=None)
 _emit: ContextVar[Emit | None] = ContextVar("citeqa_emit", default=None)
 
 
@@ -64,16 +67,18 @@ class Engine(Protocol):
 
 
 @contextmanager
-def listening(listener: Listener) -> Iterator[None]:
-    """Within, in this thread and context, `listener` is given each piece of language-model text as it comes.
+def listening(listen: Callable[[], Listener]) -> Iterator[None]:
+    """Within, in this thread and context, language-model text is heard as it comes.
 
-    What the listener raises ends the call: a client that left stops the language model within a token.
+    `listen` is called as each completion begins: a retry or a fallback to another format is a completion
+    of its own. What a listener raises ends the call, so a client that left stops the language model
+    within a token.
     """
-    token = _listener.set(listener)
+    token = _listen.set(listen)
     try:
         yield
     finally:
-        _listener.reset(token)
+        _listen.reset(token)
 
 
 class TeeEngine:
@@ -89,9 +94,14 @@ class TeeEngine:
             dspy.lm15.ProviderError: when the stream breaks after text was heard. The error is of a kind
                 that DSPy does not retry: a second attempt would say the beginning twice.
         """
-        listener = _listener.get()
-        if listener is None:
-            return self._inner.complete(request)
+        listen = _listen.get()
+        try:
+            return self._inner.complete(request) if listen is None else self._tee(request, listen())
+        except Exception as error:
+            hide_secrets_in(error)
+            raise
+
+    def _tee(self, request: Request, listener: Listener) -> Response:
         heard = False
         try:
             with ResponseStream(self._inner.stream(request), request) as stream:
@@ -116,54 +126,71 @@ class StreamAbandonedError(BaseException):
 class FieldText:
     """Picks one output field's text out of a streamed completion in DSPy's chat format.
 
-    The format puts `[[ ## name ## ]]` at the start of a line before each field. Leading and trailing white
-    space is dropped as the adapter's own parser does, so that the pieces add up to the parsed field. A
-    completion in another format yields nothing.
+    The format puts `[[ ## name ## ]]` at the start of a line before each field. Lines, headers and white
+    space are read as `dspy.ChatAdapter.parse` reads them, so that the pieces add up to the start of the
+    parsed field; only a last line that may become a header is missing. A completion in another format
+    yields nothing.
     """
 
-    _HEADER = re.compile(r"^[ \t]*\[\[ ## (\w+) ## \]\]", re.MULTILINE)
+    _HEADER = re.compile(r"\[\[ ## (\w+) ## \]\]")
+    _MAY_BECOME_HEADER = re.compile(
+        r"(?:\[{0,2}|\[\[ #{0,2}|\[\[ ## \w*|\[\[ ## \w+ #{0,2}|\[\[ ## \w+ ## \]?)\Z"
+    )
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._completion = ""
-        self._field_start: int | None = None
-        self._given = 0
-        self._done = False
+        self._found = False
+        self._inside = False
+        self._line = ""
+        self._line_has_header = False
+        self._line_read = 0
+        self._white_space = ""
+        self._is_empty = True
 
     def feed(self, delta: str) -> str:
         """The part of the field that is certain once `delta` is known; empty outside the field."""
-        if self._done:
-            return ""
-        self._completion += delta
-        if self._field_start is None and not self._enter():
-            return ""
-        next_header = self._HEADER.search(self._completion, self._given)
-        self._done = next_header is not None
-        return self._give(next_header.start() if next_header else self._line_end())
+        *ended, self._line = _split_lines(self._line + delta)
+        text = "".join([self._read(line) + self._end_line() for line in ended])
+        # A line that ends in \r may go on with \n.
+        unfinished = self._line.removesuffix("\r")
+        if self._MAY_BECOME_HEADER.match(unfinished.lstrip()):
+            return text
+        return text + self._read(unfinished)
 
-    def _enter(self) -> bool:
-        headers = self._HEADER.finditer(self._completion)
-        end = next((header.end() for header in headers if header.group(1) == self._name), None)
-        self._field_start = end
-        self._given = end or 0
-        return end is not None
+    def _read(self, line: str) -> str:
+        """What is new of a line that may have been read in part before."""
+        header = self._HEADER.match(line.strip())
+        if header and not self._line_has_header:
+            self._line_has_header = True
+            self._inside = header.group(1) == self._name and not self._found
+            self._found = self._found or self._inside
+        # As DSPy does it: the offset in the stripped line is applied to the line as it is.
+        content = line[header.end() :].lstrip() if header else line
+        new = content[self._line_read :]
+        self._line_read = len(content)
+        return self._give(new) if self._inside else ""
 
-    def _line_end(self) -> int:
-        """How far the completion is certain: not into a last line that may become a header."""
-        assert self._field_start is not None
-        line_start = max(self._completion.rfind("\n") + 1, self._field_start)
-        last_line = self._completion[line_start:].lstrip(" \t")
-        at_line_start = line_start > self._field_start
-        held_back = at_line_start and (last_line.startswith("[[") or last_line == "[")
-        return line_start if held_back else len(self._completion)
+    def _end_line(self) -> str:
+        # After a header, the rest of its line is stripped.
+        self._white_space = "\n" if self._line_has_header else self._white_space + "\n"
+        self._line_has_header = False
+        self._line_read = 0
+        return ""
 
-    def _give(self, end: int) -> str:
-        text = self._completion[self._given : end].rstrip()
-        skipped = 0
-        if self._field_start == self._given:
-            stripped = text.lstrip()
-            skipped = len(text) - len(stripped)
-            text = stripped
-        if text:
-            self._given += skipped + len(text)
-        return text
+    def _give(self, new: str) -> str:
+        """`new` up to its last visible character; white space waits for something to stand before."""
+        text = self._white_space + new
+        certain = text.rstrip()
+        self._white_space = text[len(certain) :]
+        if self._is_empty:
+            certain = certain.lstrip()
+        self._is_empty = self._is_empty and not certain
+        return certain
+
+
+def _split_lines(text: str) -> list[str]:
+    """The lines of `text` without their ends; the last one, perhaps empty, is not ended yet."""
+    lines = text.splitlines(keepends=True)
+    is_open = bool(lines) and (lines[-1].endswith("\r") or lines[-1].splitlines() == [lines[-1]])
+    unfinished = lines.pop() if is_open else ""
+    return [*(line.splitlines()[0] for line in lines), unfinished]

@@ -113,6 +113,8 @@ def _columns(line: str) -> int:
 
 def _ends_sentence(text: str, start: int, match: re.Match[str], end: int) -> bool:
     mark = match.group()
+    if text.count("`", start, match.start()) % 2 and "`" in text[match.start() : end]:
+        return False  # inside code: `LM(api_key=...)`
     if mark[0] in "。！？｡．":
         # 「はい。」と答えた: the quotation is a part of the sentence that goes on.
         return mark[-1] in "。！？!?｡．" or text[match.end() : match.end() + 1] not in tuple(_PARTICLES)
