@@ -78,9 +78,18 @@ def answer_questions(
 
 
 def to_request(question: Question) -> ResponsesAgentRequest:
-    """The question as an agent is asked it, after the turns before it."""
+    """The question as an agent is asked it, after the turns before it.
+
+    Raises:
+        DataError: if the history holds a role that the Responses interface does not know.
+    """
     messages = [*question.history, {"role": "user", "content": question.question}]
-    return ResponsesAgentRequest(input=[dict(message) for message in messages])
+    try:
+        return ResponsesAgentRequest(input=[dict(message) for message in messages])
+    except ValidationError as error:
+        raise DataError(
+            f"The question and its history are no request to an agent: {error.errors()[0]['msg']}."
+        ) from None
 
 
 def _answer(
@@ -88,35 +97,24 @@ def _answer(
 ) -> Answered:
     started = time.perf_counter()
     call = collector.call(lambda: agent(to_request(question)))
-    latency_ms = 1000 * (time.perf_counter() - started)
+    latency_ms = round(1000 * (time.perf_counter() - started), 3)
     trace_id = call.traces[0].info.trace_id if call.traces else None
     try:
-        record = _record(question.id, call, latency_ms, trace_id, mapping)
+        evidence = _evidence(call, mapping)
+        seen = any(retriever_spans(trace) for trace in call.traces)
     except CiteqaError as error:
-        record = AnswerRecord(id=question.id, error=str(error), latency_ms=latency_ms, trace_id=trace_id)
-    seen = any(retriever_spans(trace) for trace in call.traces) if record.error is None else False
+        evidence, seen = {"error": str(error)}, False
+    except Exception as error:  # noqa: BLE001 - whatever the agent raised: the reason of this question
+        evidence, seen = {"error": repr(error)}, False
+    record = AnswerRecord(id=question.id, latency_ms=latency_ms, trace_id=trace_id, **evidence)
     return Answered(record, call.traces, seen)
 
 
-def _record(
-    question_id: str,
-    call: TracedCall[ResponsesAgentResponse],
-    latency_ms: float,
-    trace_id: str | None,
-    mapping: RetrieverMapping | None,
-) -> AnswerRecord:
-    if call.error is not None:
-        error = str(call.error) if isinstance(call.error, CiteqaError) else repr(call.error)
-        error = " ".join(error.split())
-        return AnswerRecord(id=question_id, error=error, latency_ms=latency_ms, trace_id=trace_id)
+def _evidence(call: TracedCall[ResponsesAgentResponse], mapping: RetrieverMapping | None) -> dict[str, Any]:
+    response = read_response(call.value())
     retrieved = retrieved_documents(*call.traces, mapping=mapping)
-    return AnswerRecord(
-        id=question_id,
-        retrieved=tuple(Retrieved(doc_uri=r.doc_uri, chunk_id=r.chunk_id, score=r.score) for r in retrieved),
-        latency_ms=round(latency_ms, 3),
-        trace_id=trace_id,
-        **read_response(call.value()),
-    )
+    passages = [Retrieved(doc_uri=r.doc_uri, chunk_id=r.chunk_id, score=r.score) for r in retrieved]
+    return {"retrieved": tuple(passages), **response}
 
 
 def read_response(response: ResponsesAgentResponse) -> dict[str, Any]:

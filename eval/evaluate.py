@@ -65,13 +65,14 @@ def evaluate(
         threads=settings.evaluation.threads,
         max_failed_share=settings.evaluation.max_failed_share,
     )
-    with RunDirectory(Path(settings.evaluation.results) / plan.key) as directory:
-        if rescore:
-            return Evaluation(settings, ground_truth, _rescore(plan, directory), None)
-        run = MlflowRun(settings.tracking, directory, plan.key)
+    directory = RunDirectory(Path(settings.evaluation.results) / plan.key)
+    if rescore:
+        return Evaluation(settings, ground_truth, _rescore(plan, directory), None)
+    agent = CiteqaAgent(settings)
+    with directory:
+        run = MlflowRun(settings.tracking, directory, plan.key, ground_truth)
         directory.write_manifest({**directory.read_manifest(), **_describe(plan, settings)})
         try:
-            agent = CiteqaAgent(settings)
             answered = answer_run(
                 plan, directory, agent.predict, run.keep_traces, on_answer, retry_errors=retry_errors
             )
@@ -117,7 +118,8 @@ def _rescore(plan: RunPlan, directory: RunDirectory) -> RunResult:
             f"Nothing is answered yet in '{directory.path}', so there is nothing to score. "
             "Run without --rescore."
         )
-    return score_run(plan, directory)
+    with directory:
+        return score_run(plan, directory)
 
 
 def _run_name(settings: Settings, ground_truth: GroundTruth) -> str:

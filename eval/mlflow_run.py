@@ -2,45 +2,53 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 import mlflow
-import pandas as pd
+from mlflow.entities import Dataset, DatasetInput, InputTag, Param, Trace
 from mlflow.entities import Metric as MlflowMetric
-from mlflow.entities import Param, Trace
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_LOGGED_ARTIFACTS
+from mlflow.utils.validation import MAX_METRICS_PER_BATCH, MAX_PARAMS_TAGS_PER_BATCH
+from sqlalchemy.exc import SQLAlchemyError
 
+from eval.ground_truth import GroundTruth
 from eval.metric_names import parse_metric
 from eval.records import RunDirectory
 from eval.run import RunResult, score_row
-from eval.trace_store import write_traces
 from program.settings import TrackingSettings
-from program.tracking import connect
+from program.trace_store import write_traces
+from program.tracking import connect, tracking_errors
 from retrieval.errors import StorageError
 
 RUN_ID = "mlflow_run_id"
+TABLE = "questions.json"
 _LONGEST_PARAMETER = 6000
 
 
 class MlflowRun:
     """One evaluation's MLflow run, begun or continued. Few calls, so that a local store costs little."""
 
-    def __init__(self, settings: TrackingSettings, directory: RunDirectory, name: str) -> None:
+    def __init__(
+        self, settings: TrackingSettings, directory: RunDirectory, name: str, ground_truth: GroundTruth
+    ) -> None:
         """Begin the run, or continue the one that the run directory remembers.
 
         Raises:
             StorageError: if the tracking store cannot be reached.
         """
-        with _explained(settings.uri):
-            self.experiment_id = connect(settings)
+        self.experiment_id = connect(settings)
+        self._uri = settings.uri
+        manifest = directory.read_manifest()
+        with tracking_errors(self._uri):
             self._client = mlflow.MlflowClient()
-            manifest = directory.read_manifest()
-            self.run_id = self._known(manifest.get(RUN_ID)) or self._begin(name)
-            directory.write_manifest({**manifest, RUN_ID: self.run_id})
-        self._settings = settings
+            self.run_id = self._known(manifest.get(RUN_ID)) or self._begin(name, ground_truth)
+        directory.write_manifest({**manifest, RUN_ID: self.run_id})
 
     def keep_traces(self, traces: Sequence[Trace]) -> None:
         """Write traces to the run's experiment; none is lost silently.
@@ -48,49 +56,76 @@ class MlflowRun:
         Raises:
             StorageError: if the store refuses some; they stay with the run and are tried again with it.
         """
-        report = write_traces(traces, experiment_id=self.experiment_id, run_id=self.run_id)
+        with tracking_errors(self._uri):
+            report = write_traces(traces, experiment_id=self.experiment_id, run_id=self.run_id)
         if report.failed:
             reason = next(iter(report.failed.values()))
             raise StorageError(f"{len(report.failed)} of {len(traces)} traces could not be stored: {reason}")
 
     def finish(self, result: RunResult, parameters: Mapping[str, Any]) -> None:
-        """Log the configuration, the scores and the table, and end the run."""
-        with _explained(self._settings.uri):
-            now = int(1000 * time.time())
-            self._client.log_batch(
-                self.run_id,
-                metrics=[MlflowMetric(name, value, now, 0) for name, value in _metrics(result)],
-                params=[Param(k, str(v)[:_LONGEST_PARAMETER]) for k, v in flatten(parameters)],
-            )
-            self._log_table(result)
+        """Log the parameters, the scores and the table, and end the run.
+
+        A run that is continued keeps the parameters that it has: an answer depends on none that differs.
+        Its scores and its table are replaced.
+
+        Raises:
+            StorageError: if the tracking store refuses.
+        """
+        with tracking_errors(self._uri):
+            self._log_parameters(parameters)
+            self._log_metrics(result)
+            self._log_table([score_row(question, result) for question in result.questions])
+            for name in ("scores.jsonl", "summary.json"):
+                self._client.log_artifact(self.run_id, str(result.path / name))
             self._client.set_terminated(self.run_id, "FINISHED")
 
     def interrupt(self) -> None:
         """Mark the run as stopped before its end; the same command continues it."""
-        with _explained(self._settings.uri):
+        # Something else is being raised, and is what a person must see.
+        with suppress(MlflowException, SQLAlchemyError, OSError):
             self._client.set_terminated(self.run_id, "KILLED")
 
     def _known(self, run_id: str | None) -> str | None:
-        """The run, if the store still has it: run directories outlive stores."""
+        """The run, if the experiment still has it: run directories outlive stores."""
         if run_id is None:
             return None
         try:
+            if self._client.get_run(run_id).info.experiment_id != self.experiment_id:
+                return None
             self._client.update_run(run_id, status="RUNNING")
         except MlflowException:
             return None
         return run_id
 
-    def _begin(self, name: str) -> str:
+    def _begin(self, name: str, ground_truth: GroundTruth) -> str:
         run_id: str = self._client.create_run(self.experiment_id, run_name=name).info.run_id
+        source = json.dumps({"uri": str(ground_truth.path)})
+        dataset = Dataset(ground_truth.name, ground_truth.digest, source_type="local", source=source)
+        context = InputTag(MLFLOW_DATASET_CONTEXT, "evaluation")
+        self._client.log_inputs(run_id, [DatasetInput(dataset, [context])])
         return run_id
 
-    def _log_table(self, result: RunResult) -> None:
-        rows = [score_row(question, result) for question in result.questions]
-        flat = [{**row, **row["tags"], **row["metrics"]} for row in rows]
-        table = pd.DataFrame(flat).drop(columns=["tags", "metrics"]).map(_cell)
-        self._client.log_table(self.run_id, table, "questions.json")
-        for file in (result.path / "scores.jsonl", result.path / "summary.json"):
-            self._client.log_artifact(self.run_id, str(file))
+    def _log_parameters(self, parameters: Mapping[str, Any]) -> None:
+        there = self._client.get_run(self.run_id).data.params
+        named = {_safe(key): str(value)[:_LONGEST_PARAMETER] for key, value in flatten(parameters)}
+        new = [Param(key, value) for key, value in named.items() if key not in there]
+        for start in range(0, len(new), MAX_PARAMS_TAGS_PER_BATCH):
+            self._client.log_batch(self.run_id, params=new[start : start + MAX_PARAMS_TAGS_PER_BATCH])
+
+    def _log_metrics(self, result: RunResult) -> None:
+        now = int(1000 * time.time())
+        metrics = [MlflowMetric(name, value, now, 0) for name, value in _metrics(result)]
+        for start in range(0, len(metrics), MAX_METRICS_PER_BATCH):
+            self._client.log_batch(self.run_id, metrics=metrics[start : start + MAX_METRICS_PER_BATCH])
+
+    def _log_table(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """The rows as MLflow's own `log_table` writes them, which would append to a table that is there."""
+        flat = [{**row["tags"], **row, **row["metrics"]} for row in rows]
+        columns = [name for name in dict.fromkeys(chain(*flat)) if name not in ("tags", "metrics")]
+        data = [[_cell(row.get(name)) for name in columns] for row in flat]
+        self._client.log_dict(self.run_id, {"columns": columns, "data": data}, TABLE)
+        tag = json.dumps([{"path": TABLE, "type": "table"}])
+        self._client.set_tag(self.run_id, MLFLOW_LOGGED_ARTIFACTS, tag)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -123,11 +158,3 @@ def _safe(value: str) -> str:
 
 def _cell(value: Any) -> Any:
     return str(value) if isinstance(value, (list, tuple, dict)) else value
-
-
-@contextmanager
-def _explained(uri: str) -> Iterator[None]:
-    try:
-        yield
-    except (MlflowException, OSError) as error:
-        raise StorageError(f"The tracking store at '{uri}' cannot be used: {error}") from error

@@ -11,9 +11,12 @@ from eval.evaluate import Evaluation
 from eval.metric_names import parse_metric
 from eval.stats import Interval
 from eval.summary import Slice
+from program.responses import shorten
 from program.tracking import ui_command
 
 _LOWER_IS_BETTER = {"answered_unanswerable", "abstained_answerable", "dropped_markers", "latency_ms"}
+_REASONS = 5
+_REASON_CHARACTERS = 200
 
 
 def render_evaluation(evaluation: Evaluation) -> str:
@@ -75,11 +78,12 @@ def _slice_row(value: str, part: Slice, columns: Sequence[str]) -> tuple[str, ..
 def _failures(evaluation: Evaluation) -> str:
     failed = evaluation.result.failed
     missing = evaluation.result.summary.overall.unscored - len(failed)
-    lines = [f"{count} × {reason}" for reason, count in Counter(failed.values()).most_common(5)]
+    reasons = Counter(shorten(reason, _REASON_CHARACTERS) for reason in failed.values())
+    lines = [f"  {count} × {reason}" for reason, count in reasons.most_common(_REASONS)]
     if failed:
-        lines.insert(0, f"{len(failed)} questions failed and are in no mean (to retry: --retry-errors):")
+        lines.insert(0, f"Failed, and in no mean: {len(failed)} (to retry: --retry-errors)")
     if missing:
-        lines.append(f"{missing} questions are not answered yet and are in no mean.")
+        lines.append(f"Not answered yet, and in no mean: {missing}")
     return "\n".join(lines)
 
 

@@ -19,9 +19,9 @@ from eval.metrics import Metric, Scores, score_questions
 from eval.questions import Question
 from eval.records import AnswerRecord, RunDirectory
 from eval.summary import Summary, aggregate
-from eval.trace_store import BATCH_SIZE
 from eval.traces import TraceCollector, collect_traces
 from eval.uris import UriNormalization
+from program.trace_store import BATCH_SIZE
 from retrieval.errors import RunStoppedError
 
 TRIED_FIRST = 5
@@ -172,14 +172,10 @@ class _Progress:
         self._traces = directory.pending_traces()
         self.answered = 0
 
-    def take(
-        self, agent: Agent, questions: Sequence[Question], collector: TraceCollector
-    ) -> list[Answered]:
+    def take(self, agent: Agent, questions: Sequence[Question], collector: TraceCollector) -> list[Answered]:
         """The outcomes of the questions, each kept when it came; without their traces, which take room."""
         taken = []
-        with closing(
-            answer_questions(agent, questions, collector, threads=self._plan.threads)
-        ) as outcomes:
+        with closing(answer_questions(agent, questions, collector, threads=self._plan.threads)) as outcomes:
             for answered in outcomes:
                 self._keep(answered, collector.take_strays())
                 taken.append(replace(answered, traces=()))
@@ -246,8 +242,8 @@ def _check_set_up(tried: Sequence[Answered], questions: Sequence[Question]) -> N
     if not any(answered.retrieval_seen for answered in tried):
         raise RunStoppedError(
             f"Stopped: no RETRIEVER span in the traces of the first {len(tried)} questions, so retrieval "
-            "cannot be scored. Let the agent search through retrieval.tracing.traced_search, and wrap what it "
-            "runs in threads of its own in retrieval.tracing.in_current_trace."
+            "cannot be scored. Let the agent search through retrieval.tracing.traced_search, and start its "
+            "own threads, if it has any, with retrieval.tracing.in_current_trace."
         )
     if not any(answered.record.retrieved for answered in tried):
         raise RunStoppedError(

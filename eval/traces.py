@@ -1,7 +1,7 @@
 """Observe calls through MLflow tracing: every call comes back with exactly its own traces, in memory.
 
 While traces are collected none is exported, so that a run can read its evidence at once and write all of
-it in few transactions (`eval.trace_store`) instead of one trace at a time.
+it in few transactions (`program.trace_store`) instead of one trace at a time.
 """
 
 from __future__ import annotations
@@ -13,24 +13,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from mlflow.entities import Trace, TraceInfo, TraceLocation, TraceState
-from mlflow.tracing.processor.base_mlflow import BaseMlflowSpanProcessor
-from mlflow.tracing.provider import get_context_api, is_tracing_enabled, provider
-from mlflow.tracing.trace_manager import InMemoryTraceManager
-from mlflow.tracing.utils import generate_trace_id_v3
+from mlflow.entities import Trace, TraceInfo
+from mlflow.tracing.provider import get_context_api
 from opentelemetry.context import Context
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace import Span as OTelSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
+from program.trace_capture import CapturingProcessor, StandIn, pop_trace
 from retrieval.errors import ConfigurationError
 
 T = TypeVar("T")
-
-NO_EXPERIMENT = ""
-"""The experiment of a collected trace, until it is written to one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +49,8 @@ class TracedCall(Generic[T]):
 class TraceCollector:
     """Calls functions and keeps the traces of each apart. Safe to use from many threads at once."""
 
-    def __init__(self, tracer_provider: TracerProvider) -> None:
-        self._tracer_provider = tracer_provider
+    def __init__(self, stand_in: StandIn) -> None:
+        self._stand_in = stand_in
         self._strays: list[Trace] = []
         self._lock = threading.Lock()
 
@@ -98,7 +91,7 @@ class TraceCollector:
             self._strays.append(trace)
 
     def _check_installed(self) -> None:
-        if provider.get() is not self._tracer_provider:
+        if not self._stand_in.in_place:
             raise ConfigurationError(
                 "MLflow tracing was set up anew while traces were being collected (mlflow.set_experiment, "
                 "mlflow.tracing.set_destination, disable or reset), so the traces of this question would be "
@@ -144,7 +137,7 @@ class _Roots:
         """The traces, finished or not. MLflow holds nothing of them any longer."""
         with self._lock:
             self._closed = True
-        return tuple(trace for trace in map(_pop_trace, self._ids) if trace is not None)
+        return tuple(trace for trace in map(pop_trace, self._ids) if trace is not None)
 
 
 _current_roots: contextvars.ContextVar[_Roots | None] = contextvars.ContextVar("current_roots", default=None)
@@ -157,31 +150,16 @@ def _call_detached(roots: _Roots, function: Callable[..., T], args: Any, kwargs:
     return function(*args, **kwargs)
 
 
-def _pop_trace(otel_trace_id: int) -> Trace | None:
-    manager: InMemoryTraceManager = InMemoryTraceManager.get_instance()  # type: ignore[no-untyped-call]
-    managed = manager.pop_trace(otel_trace_id)
-    return managed.trace if managed else None
-
-
-class _CollectingProcessor(BaseMlflowSpanProcessor):
-    """MLflow's own bookkeeping of spans, with each trace given to the call that began it."""
+class _CollectingProcessor(CapturingProcessor):
+    """Gives each trace to the call that began it."""
 
     def __init__(self, keep_stray: Callable[[Trace], None]) -> None:
         self._exporter = _StrayExporter(keep_stray)
-        super().__init__(self._exporter, export_metrics=False)
+        super().__init__(self._exporter)
 
     def _start_trace(self, root_span: OTelSpan) -> TraceInfo:
-        # MLflow's own version asks the tracking store for the experiment; here it is named at writing.
-        info = TraceInfo(
-            trace_id=generate_trace_id_v3(root_span),
-            trace_location=TraceLocation.from_experiment_id(NO_EXPERIMENT),
-            request_time=(root_span.start_time or 0) // 1_000_000,
-            state=TraceState.IN_PROGRESS,
-            trace_metadata=self._get_basic_trace_metadata(),
-            tags=self._get_basic_trace_tags(root_span),
-        )
+        info = super()._start_trace(root_span)
         otel_trace_id = root_span.context.trace_id
-        self._trace_manager.register_trace(otel_trace_id, info)
         roots = _current_roots.get()
         if roots is None or not roots.add(otel_trace_id):
             self._exporter.expect(otel_trace_id)
@@ -202,58 +180,32 @@ class _StrayExporter(SpanExporter):
         for span in spans:
             if span.parent is None and span.context.trace_id in self._expected:
                 self._expected.discard(span.context.trace_id)
-                if trace := _pop_trace(span.context.trace_id):
+                if trace := pop_trace(span.context.trace_id):
                     self._keep(trace)
         return SpanExportResult.SUCCESS
 
 
 class _Interception:
-    """One tracer provider that stands in for MLflow's while any collection is under way."""
+    """One stand-in for MLflow's tracer provider while any collection is under way."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._collectors: list[TraceCollector] = []
-        self._own: TracerProvider | None = None
-        self._displaced: tuple[Any, bool] = (None, False)
+        self._stand_in: StandIn | None = None
 
     def enter(self) -> TraceCollector:
         with self._lock:
-            self._own = self._own or self._take_over()
-            collector = TraceCollector(self._own)
+            self._stand_in = self._stand_in or StandIn(_CollectingProcessor(self._keep_stray))
+            collector = TraceCollector(self._stand_in)
             self._collectors.append(collector)
         return collector
 
     def leave(self, collector: TraceCollector) -> None:
         with self._lock:
             self._collectors.remove(collector)
-            if not self._collectors:
-                self._give_back()
-
-    def _take_over(self) -> TracerProvider:
-        if not is_tracing_enabled():
-            raise ConfigurationError(
-                "MLflow tracing is disabled, and retrieval metrics are read from traces. "
-                "Enable it: mlflow.tracing.enable()"
-            )
-        # An empty resource, as MLflow's own provider has: otherwise each trace is tagged with a made-up
-        # service name.
-        own = TracerProvider(sampler=ALWAYS_ON, resource=Resource.get_empty())
-        own.add_span_processor(_CollectingProcessor(self._keep_stray))
-        # MLflow has no public way to put an exporter aside: `set_destination` and `disable` shut it down.
-        # This is how its own `trace_disabled` does it. `once` stops a first span from setting up another.
-        self._displaced = provider._swap_raw(own), provider.once._done
-        provider.once._done = True
-        return own
-
-    def _give_back(self) -> None:
-        displaced, was_set_up = self._displaced
-        if provider.get() is self._own:
-            provider._swap_raw(displaced)
-            provider.once._done = was_set_up
-        elif displaced is not None:
-            # Tracing was set up anew inside: that stays, and what it would have shut down is shut down.
-            displaced.shutdown()
-        self._own, self._displaced = None, (None, False)
+            if not self._collectors and self._stand_in:
+                self._stand_in.give_back()
+                self._stand_in = None
 
     def _keep_stray(self, trace: Trace) -> None:
         with self._lock:

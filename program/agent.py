@@ -10,13 +10,13 @@ import contextvars
 import queue
 import threading
 from collections.abc import Generator, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
 import mlflow
 from mlflow.entities import SpanStatus, SpanStatusCode
-from mlflow.pyfunc import ResponsesAgent
-from mlflow.pyfunc.model import PythonModelContext
+from mlflow.pyfunc.model import PythonModelContext, ResponsesAgent
 from mlflow.types.responses import (
     ResponsesAgentRequest,
     ResponsesAgentResponse,
@@ -40,7 +40,12 @@ from retrieval.tracing import declare_retriever_schema
 INDEX_ARTIFACT = "index"
 
 
-class CitingAgent(ResponsesAgent):  # type: ignore[misc]
+def state_artifact(program: str) -> str:
+    """The name under which a compiled program is logged with the model."""
+    return f"program_{program}"
+
+
+class CitingAgent(ResponsesAgent):
     """Any answerer behind the Responses interface, whole and streamed.
 
     Stateless: everything of a conversation comes with the request, so any replica can serve any turn, and
@@ -52,7 +57,10 @@ class CitingAgent(ResponsesAgent):  # type: ignore[misc]
         self._answerers = answerers if isinstance(answerers, Mapping) else {DEFAULT_PROGRAM: answerers}
         declare_retriever_schema()
 
-    def predict(self, request: ResponsesAgentRequest) -> ResponsesAgentResponse:
+    # MLflow declares these twice, in PythonModel as (context, model_input, params): hence the ignores.
+    def predict(  # type: ignore[override]
+        self, request: ResponsesAgentRequest
+    ) -> ResponsesAgentResponse:
         """The whole answer.
 
         Raises:
@@ -62,7 +70,7 @@ class CitingAgent(ResponsesAgent):  # type: ignore[misc]
         answerer, turn = self._read(request)
         return render_response(answerer(turn), _new_item_id())
 
-    def predict_stream(
+    def predict_stream(  # type: ignore[override]
         self, request: ResponsesAgentRequest
     ) -> Generator[ResponsesAgentStreamEvent, None, None]:
         """The answer as it is written: text deltas, annotations, and the finished item.
@@ -80,8 +88,7 @@ class CitingAgent(ResponsesAgent):  # type: ignore[misc]
         except GeneratorExit:
             # MLflow's wrapper leaves the span of an abandoned generator open, and the trace unfinished.
             if span is not None:
-                span.set_status(SpanStatus(SpanStatusCode.ERROR, "cancelled: the client left"))
-                span.end()
+                span.end(status=SpanStatus(SpanStatusCode.ERROR, "cancelled: the client left"))
             raise
         finally:
             conversation.abandon()
@@ -110,9 +117,12 @@ class CiteqaAgent(CitingAgent):
     def load_context(self, context: PythonModelContext) -> None:
         """Take the configuration and the index that were logged with the model."""
         config = dict(context.model_config or {})
-        index = (context.artifacts or {}).get(INDEX_ARTIFACT)
-        if index:
-            config["retrieval"] = {**config.get("retrieval", {}), "index": index}
+        artifacts = context.artifacts or {}
+        config["retrieval"] = {**config.get("retrieval", {}), "index": artifacts[INDEX_ARTIFACT]}
+        states = config.get("program", {}).get("states", {})
+        config["program"] = {
+            "states": {name: artifacts.get(state_artifact(name), states[name]) for name in states}
+        }
         self._build(validate_settings([("model_config", config)]))
 
     def _build(self, settings: Settings) -> None:
@@ -164,9 +174,8 @@ class _Conversation:
 
     def _work(self) -> None:
         try:
-            self._put(self._answerer(self._turn, self._put))
-        except StreamAbandonedError:
-            pass
+            with suppress(StreamAbandonedError):
+                self._put(self._answerer(self._turn, self._put))
         except BaseException as error:  # noqa: BLE001 - raised again where the pieces are read
             self._put_unless_abandoned(error)
 
@@ -179,10 +188,8 @@ class _Conversation:
         raise StreamAbandonedError
 
     def _put_unless_abandoned(self, error: BaseException) -> None:
-        try:
+        with suppress(StreamAbandonedError):
             self._put(error)
-        except StreamAbandonedError:
-            pass
 
 
 def _note_conversation(request: ResponsesAgentRequest, custom: CustomInputs) -> None:

@@ -1,7 +1,11 @@
-"""The `citeqa` command. It imports click alone; each command's body imports what it runs."""
+"""The `citeqa` command. It imports click alone; each command's body imports what it runs.
+
+Settings are read before what takes seconds to import, so that a mistake in them shows at once.
+"""
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -54,9 +58,14 @@ def configured(command: F) -> F:
 
 def _settings(config: str | None, overrides: tuple[str, ...], **options: Any) -> Settings:
     """The configuration; `options` are those of the command's own that set `section__key`."""
+    import json
+
     from program.settings import load_settings
 
-    own = [f"{key.replace('__', '.')}={value}" for key, value in options.items() if value is not None]
+    # As JSON, which is YAML: a split that is called 2024 or no is a name all the same.
+    own = [
+        f"{key.replace('__', '.')}={json.dumps(value)}" for key, value in options.items() if value is not None
+    ]
     return load_settings(config, [*own, *overrides])
 
 
@@ -119,7 +128,13 @@ def _advance(bar: Any, done: int) -> None:
 @configured
 @click.argument("question")
 @click.option("-k", "k", type=click.IntRange(1, 1000), help="How many passages are read.")
-@click.option("--filter", "filters", multiple=True, metavar="KEY=VALUE", help="Only such documents: lang=ja.")
+@click.option(
+    "--filter",
+    "filters",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Only such documents: lang=ja, year>=2024.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @click.option("--trace", is_flag=True, help="Keep the trace in the MLflow store.")
 def ask(
@@ -136,19 +151,21 @@ def ask(
 
     Example: citeqa ask "How do I redact personal data in traces?"
     """
+    settings = _settings(config, overrides, retrieval__k=k)
+    conditions = _parse_filters(filters)
+
     import mlflow
 
     from program.agent import CiteqaAgent
     from program.asking import ask_agent, render_json, render_sources_list
     from program.tracking import connect
 
-    settings = _settings(config, overrides, retrieval__k=k)
     if trace:
         connect(settings.tracking)
     else:
         mlflow.tracing.disable()
     show = None if as_json else _show_text
-    answer = ask_agent(CiteqaAgent(settings), question, _parse_filters(filters), show)
+    answer = ask_agent(CiteqaAgent(settings), question, conditions, show)
     click.echo(render_json(answer) if as_json else f"\n\n{render_sources_list(answer)}")
     if trace:
         mlflow.flush_trace_async_logging()
@@ -159,21 +176,34 @@ def _show_text(text: str) -> None:
     click.echo(text, nl=False)
 
 
-def _parse_filters(filters: tuple[str, ...]) -> dict[str, Any]:
-    """`key=value` pairs, values read as YAML scalars; a key given twice is one of its values."""
-    import yaml
+_CONDITION = re.compile(r"(?P<field>[^<>=]*[^<>=\s])\s*(?P<operator>>=|<=|>|<|=)(?P<value>.*)", re.DOTALL)
 
+
+def _parse_filters(conditions: tuple[str, ...]) -> dict[str, Any]:
+    """`lang=ja` and `year>=2024` as `retrieval.types.Filters`; a key given twice is one of its values."""
     from retrieval.errors import FilterError
 
-    parsed: dict[str, Any] = {}
-    for condition in filters:
-        key, equals, value = condition.partition("=")
-        if not equals or not key.strip():
+    filters: dict[str, Any] = {}
+    for condition in conditions:
+        parts = _CONDITION.fullmatch(condition.strip())
+        if parts is None:
             raise FilterError(f"--filter {condition}: write it as key=value, for example lang=ja")
-        new = yaml.safe_load(value)
-        old = parsed.get(key.strip())
-        parsed[key.strip()] = new if old is None else [*(old if isinstance(old, list) else [old]), new]
-    return parsed
+        operator = "" if parts["operator"] == "=" else f" {parts['operator']}"
+        key, value = parts["field"] + operator, _scalar(parts["value"].strip())
+        old = filters.get(key)
+        filters[key] = value if old is None else [*(old if isinstance(old, list) else [old]), value]
+    return filters
+
+
+def _scalar(text: str) -> str | int | float | bool:
+    """A number or truth value where `text` is JSON for one, else text: `no` is a language, too."""
+    import json
+
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, (str, int, float)) else text
 
 
 @cli.command("eval")
@@ -203,11 +233,6 @@ def evaluate(
 
     Example: citeqa eval --split dev -k 10
     """
-    from tqdm import tqdm
-
-    from eval.evaluate import evaluate as run_evaluation
-    from eval.report import render_evaluation, render_json
-
     settings = _settings(
         config,
         overrides,
@@ -216,9 +241,18 @@ def evaluate(
         evaluation__limit=limit,
         retrieval__k=k,
     )
+
+    from tqdm import tqdm
+
+    from eval.evaluate import evaluate as run_evaluation
+    from eval.report import render_evaluation, render_json
+
+    progress = "Interrupted"
     with tqdm(desc="answering", unit=" questions", file=sys.stderr, disable=None, leave=False) as bar:
 
         def show(done: int, total: int) -> None:
+            nonlocal progress
+            progress = f"Interrupted: {done} of {total} questions are answered and kept"
             bar.total = total
             _advance(bar, done)
 
@@ -226,10 +260,7 @@ def evaluate(
             evaluation = run_evaluation(settings, rescore=rescore, retry_errors=retry_errors, on_answer=show)
         except KeyboardInterrupt:
             bar.close()
-            _fail(
-                f"Interrupted: {bar.n} of {bar.total or '?'} questions are answered and kept. "
-                "The same command goes on from there."
-            )
+            _fail(f"{progress}. The same command goes on from there.")
     click.echo(render_json(evaluation) if as_json else render_evaluation(evaluation))
 
 
@@ -242,10 +273,11 @@ def log(config: str | None, overrides: tuple[str, ...], debug: bool, name: str, 
 
     Example: citeqa log --register my_agent
     """
+    settings = _settings(config, overrides)
+
     from program.deploy import log_agent
     from program.tracking import connect
 
-    settings = _settings(config, overrides)
     connect(settings.tracking)
     info = log_agent(settings, name=name, registered_model_name=register)
     click.echo(f"{info.model_uri}\nLoad it: mlflow.pyfunc.load_model({info.model_uri!r})")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import dspy
+from dspy.clients._litellm import get_litellm
 from dspy.clients.backend_selection import select_backend
 from dspy.clients.engines.litellm_engine import LiteLLMEngine
 from dspy.clients.engines.lm15_engine import LM15Engine, timeouts_for
@@ -52,14 +54,29 @@ def build_adapter(settings: LanguageModelSettings) -> dspy.Adapter:
 
 def _engine(settings: LanguageModelSettings) -> Engine:
     """The engine that DSPy itself would choose: its native one where it knows the provider, else LiteLLM."""
-    clients = {"timeout": settings.timeout_s}
+    clients: dict[str, Any] = {"timeout": settings.timeout_s}
     if settings.api_base:
         clients["api_base"] = settings.api_base
     try:
         selection = select_backend(dspy.LM(str(settings.model), **clients))
     except (ValueError, TypeError) as error:
         raise ConfigurationError(f"language_model.model = {settings.model!r}: {error}") from error
-    if not selection.native:
-        return LiteLLMEngine(model_type="chat", **selection.clients)
-    urls = {selection.resolution.provider: settings.api_base} if settings.api_base else None
-    return LM15Engine(RouterConfig(base_urls=urls, timeouts=timeouts_for(settings.timeout_s)))
+    engine: Engine
+    if selection.native:
+        urls = {selection.resolution.provider: settings.api_base} if settings.api_base else None
+        engine = LM15Engine(RouterConfig(base_urls=urls, timeouts=timeouts_for(settings.timeout_s)))
+    else:
+        _check_provider(str(settings.model))
+        engine = LiteLLMEngine(model_type="chat", **selection.clients)
+    return engine
+
+
+def _check_provider(model: str) -> None:
+    litellm = get_litellm(feature="language_model.model")
+    try:
+        litellm.get_llm_provider(model)
+    except litellm.BadRequestError:
+        raise ConfigurationError(
+            f"language_model.model = {model!r}: no provider that DSPy knows. "
+            "Write provider/model, such as openai/gpt-4o-mini or databricks/<endpoint>."
+        ) from None

@@ -9,8 +9,8 @@ from dataclasses import replace
 import dspy
 from dspy.utils.exceptions import DSPyError
 
+from program.lm_errors import describe_lm_error
 from program.readers import Reader
-from program.redaction import hide_secrets
 from program.signatures import CondenseQuestion
 from program.streaming import emitting
 from program.types import CitedAnswer, Emit, Message, Turn
@@ -118,32 +118,6 @@ class _Clock:
 def format_history(history: Sequence[Message]) -> str:
     """The conversation as the condensing prompt shows it, oldest message first."""
     return "\n".join(f"{message.role}: {message.text}" for message in history)
-
-
-def describe_lm_error(error: DSPyError) -> str:
-    """One line about a failed language-model call, with what to do; never a key."""
-    name = f"The language model '{error.model}'" if error.model else "The language model"
-    code = error.code or ""
-    # Clients put the reason on the first line, and advice about their own options below.
-    lines = [line.strip() for line in str(error.message or error).splitlines() if line.strip()]
-    reason = lines[0] if lines else code
-    if _timed_out(error):
-        code, reason = "timeout", "it did not answer in time"
-    advice = {
-        "auth": "Check its API key in the environment.",
-        "not_configured": "Set its API key in the environment, or language_model.api_base.",
-        "rate_limit": "Wait, or raise language_model.num_retries.",
-        "timeout": "Try again, or raise language_model.timeout_s.",
-        "transport": "Check language_model.api_base and the network.",
-        "adapter_parse_error": "Try another language_model.adapter.",
-    }.get(code, "")
-    return hide_secrets(f"{name} failed: {shorten(reason, _REASON_CHARACTERS).rstrip('.')}. {advice}".strip())
-
-
-def _timed_out(error: BaseException | None) -> bool:
-    while error is not None and not isinstance(error, TimeoutError):
-        error = error.__cause__
-    return error is not None
 
 
 def _total_tokens(by_model: Mapping[str, Mapping[str, object]]) -> dict[str, int]:

@@ -9,7 +9,7 @@ import dspy
 
 from program.citations import CitationParser
 from program.signatures import AnswerFromPassages
-from program.streaming import FieldText, Listener, emit_pieces, listening, somebody_waits
+from program.streaming import FieldText, emit_pieces, listening, somebody_waits
 from program.types import CitedAnswer
 from retrieval.types import Passage
 
@@ -53,29 +53,33 @@ class LMReader(dspy.Module):  # type: ignore[misc]
         the rest of a completion could not be parsed, that answer is not said after the first.
         """
         parser = CitationParser(passages)
-        streamed: list[str] = []
-
-        def listen() -> Listener:
-            field = FieldText("answer")
-            said_before = bool(streamed)
-
-            def hear(delta: str) -> None:
-                text = field.feed(delta)
-                if text and not said_before:
-                    streamed.append(text)
-                    emit_pieces(parser.feed(text))
-
-            return hear
-
+        heard = _HeardAnswer(parser)
         inputs = {"passages": format_passages(passages), "question": question}
         if somebody_waits():
-            with listening(listen):
+            with listening(heard.hear, on_begin=heard.begin):
                 prediction = self.answer(**inputs)
         else:
             prediction = self.answer(**inputs)
-        emit_pieces(parser.feed(_unsaid(str(prediction.answer), "".join(streamed))))
+        emit_pieces(parser.feed(_unsaid(str(prediction.answer), heard.text)))
         emit_pieces(parser.finish())
         return parser.answer(reader=self.name, query=question, abstained=not prediction.answerable)
+
+
+class _HeardAnswer:
+    """The answer as it is heard: that of the first completion which says any of it, and of no later one."""
+
+    def __init__(self, parser: CitationParser) -> None:
+        self.text = ""
+        self._parser = parser
+        self._field: FieldText | None = None
+
+    def begin(self) -> None:
+        self._field = None if self.text else FieldText("answer")
+
+    def hear(self, delta: str) -> None:
+        if self._field and (text := self._field.feed(delta)):
+            self.text += text
+            emit_pieces(self._parser.feed(text))
 
 
 def _unsaid(answer: str, said: str) -> str:

@@ -22,6 +22,7 @@ from retrieval.types import Passage
 
 _TEXT_PARTS = ("input_text", "output_text", "text")
 _SNIPPET_CHARACTERS = 300
+_VALUE_CHARACTERS = 80
 
 
 class CustomInputs(BaseModel):
@@ -45,11 +46,15 @@ def parse_custom_inputs(values: Mapping[str, Any] | None) -> CustomInputs:
     try:
         return CustomInputs.model_validate(values or {})
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg'].lower()}" for e in error.errors()
-        ]
+        problems = "; ".join(_describe(dict(problem)) for problem in error.errors())
         known = ", ".join(CustomInputs.model_fields)
-        raise RequestError(f"custom_inputs: {'; '.join(problems)}. Known: {known}.") from None
+        raise RequestError(f"custom_inputs: {problems}. Known: {known}.") from None
+
+
+def _describe(problem: Mapping[str, Any]) -> str:
+    key = ".".join(map(str, problem["loc"]))
+    reason = "unknown" if problem["type"] == "extra_forbidden" else problem["msg"].lower()
+    return f"{key} = {shorten(repr(problem['input']), _VALUE_CHARACTERS)}: {reason}"
 
 
 def parse_turn(request: ResponsesAgentRequest, custom: CustomInputs) -> Turn:

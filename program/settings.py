@@ -192,11 +192,14 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigurationError(f"{file}, line {line}: not valid YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise ConfigurationError(f"{file}: must hold sections such as `retrieval:`, not {values!r}")
-    return values
+    # A section whose settings are all commented out says nothing.
+    return {section: settings for section, settings in values.items() if settings is not None}
 
 
 def _is_ours(name: str) -> bool:
@@ -205,18 +208,21 @@ def _is_ours(name: str) -> bool:
 
 def _from_environment(name: str, value: str) -> tuple[str, dict[str, Any]]:
     keys = name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
-    return f"environment variable {name}", _nest(keys, yaml.safe_load(value) if value else value)
+    return f"environment variable {name}", _nest(keys, _parse_value(value) if value else value)
 
 
 def _from_override(override: str) -> dict[str, Any]:
     key, equals, value = override.partition("=")
     if not equals or not key.strip():
         raise ConfigurationError(f"--set {override}: write it as section.key=value, e.g. retrieval.k=10")
+    return _nest(key.strip().split("."), _parse_value(value))
+
+
+def _parse_value(text: str) -> Any:
     try:
-        parsed = yaml.safe_load(value)
+        return yaml.safe_load(text)
     except yaml.YAMLError:
-        parsed = value
-    return _nest(key.strip().split("."), parsed)
+        return text
 
 
 def _nest(keys: Sequence[str], value: Any) -> dict[str, Any]:

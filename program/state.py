@@ -8,15 +8,43 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import dspy
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from retrieval.errors import ProgramStateError
 
 FORMAT = "citeqa-program"
 VERSION = 1
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _FieldState(_Part):
+    prefix: str
+    description: str
+
+
+class _SignatureState(_Part):
+    instructions: str
+    fields: list[_FieldState]
+
+
+class _PredictorState(_Part):
+    signature: _SignatureState
+    demos: list[dict[str, Any]]
+
+
+class _ProgramState(_Part):
+    format: str
+    version: int
+    provenance: dict[str, Any]
+    predictors: dict[str, _PredictorState]
 
 
 def save_state(program: dspy.Module, path: str | Path, provenance: Mapping[str, Any] | None = None) -> None:
@@ -27,9 +55,11 @@ def save_state(program: dspy.Module, path: str | Path, provenance: Mapping[str, 
     """
     predictors = {}
     for name, predictor in program.named_predictors():
-        state = predictor.dump_state(json_mode=True)
-        state.pop("lm", None)
-        predictors[name] = state
+        # DSPy would dump the language model too, and refuses one whose engine it does not know.
+        bare = copy(predictor)
+        bare.lm = None
+        state = bare.dump_state(json_mode=True)
+        predictors[name] = {key: state[key] for key in _PredictorState.model_fields}
     body = {
         "format": FORMAT,
         "version": VERSION,
@@ -47,52 +77,50 @@ def load_state(program: dspy.Module, path: str | Path) -> Mapping[str, Any]:
 
     Raises:
         ProgramStateError: if the file is missing, not ours, newer, or of a program of another shape;
-            the message says what differs.
+            the message says what differs, and the program stays as it was.
     """
-    body = _read(Path(path))
-    saved: Mapping[str, Any] = body["predictors"]
+    state = _read(Path(path))
     predictors = dict(program.named_predictors())
-    _check_shape(path, predictors, saved)
+    _check_shape(path, predictors, state.predictors)
     for name, predictor in predictors.items():
         lm = predictor.lm
-        predictor.load_state({**saved[name], "lm": None})
+        predictor.load_state({**state.predictors[name].model_dump(), "lm": None})
         predictor.lm = lm
-    provenance: Mapping[str, Any] = body.get("provenance", {})
-    return provenance
+    return state.provenance
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> _ProgramState:
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ProgramStateError(f"No program file at '{path}'. Check program.states.") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ProgramStateError(f"Program file '{path}' is not readable JSON: {error}") from error
-    if (
-        not isinstance(body, dict)
-        or body.get("format") != FORMAT
-        or not isinstance(body.get("predictors"), dict)
-    ):
+    if not isinstance(body, dict) or body.get("format") != FORMAT:
         raise ProgramStateError(f"'{path}' is not a citeqa program file (its format is not '{FORMAT}').")
     if body.get("version") != VERSION:
         raise ProgramStateError(
             f"Program file '{path}' has version {body.get('version')!r}; this citeqa reads version {VERSION}."
         )
-    return body
+    try:
+        return _ProgramState.model_validate(body)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise ProgramStateError(f"Program file '{path}': {where}: {problem['msg'].lower()}.") from None
 
 
-def _check_shape(path: str | Path, predictors: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
+def _check_shape(
+    path: str | Path, predictors: Mapping[str, dspy.Predict], saved: Mapping[str, _PredictorState]
+) -> None:
     if set(predictors) != set(saved):
         raise ProgramStateError(
             f"Program file '{path}' is for predictors {sorted(saved)}, this program has {sorted(predictors)}. "
             "Use it with the reader that it was compiled for."
         )
     for name, predictor in predictors.items():
-        if not isinstance(saved[name], dict):
-            raise ProgramStateError(f"Program file '{path}': predictor '{name}' is not an object.")
-        fields = saved[name].get("signature", {}).get("fields", [])
-        expected = len(predictor.signature.fields)
-        if len(fields) != expected:
+        found, expected = len(saved[name].signature.fields), len(predictor.signature.fields)
+        if found != expected:
             raise ProgramStateError(
-                f"Program file '{path}': predictor '{name}' has {len(fields)} fields, this program's {expected}."
+                f"Program file '{path}': predictor '{name}' has {found} fields, this program's {expected}."
             )

@@ -10,20 +10,22 @@ the same program, prompts and cache keys serve both ways of calling.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
 
 from dspy.lm15 import ProviderError, Request, Response, ResponseStream
 
-from program.redaction import hide_secrets_in
+from program.lm_errors import hide_secrets_in
 from program.types import Emit, Piece
 
 Listener = Callable[[str], None]
-"""Takes the text of one completion, piece by piece."""
+"""Takes the text of completions, piece by piece."""
 
-_listen: ContextVar[Callable[[], Listener] | None] = ContextVar("citeqa_listen", default=None)
+_listening: ContextVar[tuple[Listener, Callable[[], None]] | None] = ContextVar(
+    "citeqa_listening", default=None
+)
 _emit: ContextVar[Emit | None] = ContextVar("citeqa_emit", default=None)
 
 
@@ -67,18 +69,17 @@ class Engine(Protocol):
 
 
 @contextmanager
-def listening(listen: Callable[[], Listener]) -> Iterator[None]:
-    """Within, in this thread and context, language-model text is heard as it comes.
+def listening(listener: Listener, on_begin: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Within, in this thread and context, `listener` is given each piece of language-model text as it comes.
 
-    `listen` is called as each completion begins: a retry or a fallback to another format is a completion
-    of its own. What a listener raises ends the call, so a client that left stops the language model
-    within a token.
+    `on_begin` is called before each completion: a retry, or a fallback to another format, is one of its
+    own. What either raises ends the call: a client that left stops the language model within a token.
     """
-    token = _listen.set(listen)
+    token = _listening.set((listener, on_begin))
     try:
         yield
     finally:
-        _listen.reset(token)
+        _listening.reset(token)
 
 
 class TeeEngine:
@@ -94,14 +95,15 @@ class TeeEngine:
             dspy.lm15.ProviderError: when the stream breaks after text was heard. The error is of a kind
                 that DSPy does not retry: a second attempt would say the beginning twice.
         """
-        listen = _listen.get()
+        listening = _listening.get()
         try:
-            return self._inner.complete(request) if listen is None else self._tee(request, listen())
+            return self._tee(request, *listening) if listening else self._inner.complete(request)
         except Exception as error:
             hide_secrets_in(error)
             raise
 
-    def _tee(self, request: Request, listener: Listener) -> Response:
+    def _tee(self, request: Request, listener: Listener, on_begin: Callable[[], None]) -> Response:
+        on_begin()
         heard = False
         try:
             with ResponseStream(self._inner.stream(request), request) as stream:
@@ -117,6 +119,10 @@ class TeeEngine:
     def stream(self, request: Request) -> Any:
         """The wrapped engine's events, unchanged."""
         return self._inner.stream(request)
+
+    def __deepcopy__(self, memo: Mapping[int, Any]) -> TeeEngine:
+        """Itself: DSPy's optimizers copy programs, and an engine holds connections, not state."""
+        return self
 
 
 class StreamAbandonedError(BaseException):

@@ -2,32 +2,51 @@
 
 from __future__ import annotations
 
+import logging
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import mlflow
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from program.settings import TrackingSettings
 from retrieval.errors import StorageError
 
 _LOCAL_STORE = "sqlite:///"
+_LOCK_TIMEOUT_S = 30
+_TALKATIVE = ("alembic", "mlflow.store.db", "mlflow.tracking.fluent")
 
 
 def connect(settings: TrackingSettings) -> str:
     """Point MLflow at the store and the experiment of the settings; the experiment's id.
 
-    A local store, its folder and the experiment are made when they are not there.
+    A local store, its folder and the experiment are made when they are not there; artifacts go next to
+    the database.
 
     Raises:
         StorageError: if the store cannot be reached or made.
     """
-    try:
-        if settings.uri.startswith(_LOCAL_STORE):
-            Path(settings.uri.removeprefix(_LOCAL_STORE)).parent.mkdir(parents=True, exist_ok=True)
+    with tracking_errors(settings.uri), _quietly():
         mlflow.set_tracking_uri(settings.uri)
+        if settings.uri.startswith(_LOCAL_STORE):
+            _make_local_experiment(settings)
         return str(mlflow.set_experiment(settings.experiment).experiment_id)
-    except (MlflowException, OSError) as error:
-        raise StorageError(f"The tracking store at '{settings.uri}' cannot be used: {error}") from error
+
+
+@contextmanager
+def tracking_errors(uri: str) -> Iterator[None]:
+    """What the tracking store at `uri` refuses is a StorageError of one line."""
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+        reason = (str(error) or repr(error)).strip().splitlines()[0].rstrip(".")
+        raise StorageError(
+            f"The tracking store at '{uri}' cannot be used: {reason}. Mend it, or name another with "
+            "--set tracking.uri=…"
+        ) from error
 
 
 def ui_command(settings: TrackingSettings) -> str:
@@ -35,3 +54,32 @@ def ui_command(settings: TrackingSettings) -> str:
     if settings.uri.startswith(("http://", "https://", "databricks")):
         return f"the MLflow pages of {settings.uri}"
     return f"mlflow ui --backend-store-uri {settings.uri}"
+
+
+def _make_local_experiment(settings: TrackingSettings) -> None:
+    database = Path(settings.uri.removeprefix(_LOCAL_STORE)).resolve()
+    folder = database.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    _check_writable(database)
+    # MLflow itself would put artifacts into the directory that happens to be the current one.
+    if mlflow.get_experiment_by_name(settings.experiment) is None:
+        mlflow.create_experiment(settings.experiment, (folder / "artifacts").as_uri())
+
+
+def _check_writable(database: Path) -> None:
+    # MLflow tries a database that cannot be opened again and again, for minutes.
+    with closing(sqlite3.connect(database, timeout=_LOCK_TIMEOUT_S, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the news of how a new database is laid out: warnings only."""
+    levels = {logger: logger.level for logger in map(logging.getLogger, _TALKATIVE)}
+    for logger in levels:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)

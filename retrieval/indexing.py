@@ -154,7 +154,10 @@ class _Changes:
         if self._segments:
             passages = self._segments.commit()
             if not passages and not may_be_empty:
-                raise CorpusError(f"None of the {len(self._hashes)} documents holds any text to index.")
+                raise CorpusError(
+                    f"None of the {len(self._hashes)} documents holds any text to index. "
+                    "Check the path of the corpus."
+                )
             self._publish(self._segments.directory, passages)
         seconds = time.perf_counter() - self._started
         return IndexReport(**self._counts, documents=len(self._hashes), passages=passages, seconds=seconds)

@@ -6,13 +6,28 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
+# Warnings are errors, but for these of dependencies that nobody here can mend.
+DEPENDENCY_WARNINGS = (
+    # mlflow, when it is imported: the type hints of its own request classes.
+    "ignore:.*Any type hint is inferred:UserWarning",
+    # mlflow's tables under SQLAlchemy 2.1.
+    "ignore:.*noload:sqlalchemy.exc.SADeprecationWarning",
+    # litellm's types under pydantic.
+    "ignore:Item .* on TypedDict class:UserWarning",
+)
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for warning in DEPENDENCY_WARNINGS:
+        config.addinivalue_line("filterwarnings", warning)
 
 
 @dataclass(frozen=True)
@@ -59,6 +74,12 @@ class LanguageModelServer(ThreadingHTTPServer):
     def says(self, text: str = "", **how: Any) -> None:
         """Add a reply to the script; `how` as in `Reply`."""
         self._script.append(Reply(text, **how))
+
+    def forget(self) -> None:
+        """Drop what was scripted and what was asked."""
+        with self.lock:
+            self.requests, self.keys, self._script, self._answer = [], [], [], None
+            self.deltas_sent = self.hang_ups = 0
 
     def fills(self, fields: dict[str, Any], **how: Any) -> None:
         """Add a reply in the layout of DSPy's chat adapter, with these output fields."""
@@ -165,6 +186,19 @@ def chat_layout(fields: dict[str, Any]) -> str:
 def language_model(monkeypatch: pytest.MonkeyPatch) -> Iterator[LanguageModelServer]:
     """A scripted model that listens for the length of a test; its key is in the environment."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-0123456789")
+    with _listening() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def lasting_language_model() -> Iterator[LanguageModelServer]:
+    """A scripted model for servers that outlive a test; a test begins with `forget`."""
+    with _listening() as server:
+        yield server
+
+
+@contextmanager
+def _listening() -> Iterator[LanguageModelServer]:
     with LanguageModelServer() as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()

@@ -136,7 +136,7 @@ def test_mlflow_evaluate_gives_the_values_of_our_metrics_and_none_where_they_do_
 def test_traces_that_are_there_already_are_scored_without_asking_again(store: Path) -> None:
     with collect_traces() as collector:
         (trace,) = collector.call(answer, "tides").traces
-    from eval.trace_store import write_traces
+    from program.trace_store import write_traces
 
     experiment = mlflow.get_experiment_by_name("scorers").experiment_id
     write_traces([trace], experiment_id=experiment)

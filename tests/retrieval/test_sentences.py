@@ -129,7 +129,8 @@ def test_a_backtick_after_a_japanese_full_stop_belongs_to_the_code_that_it_opens
 
 def test_marks_that_were_opened_in_the_sentence_close_with_it() -> None:
     text = "**必ず確認します。**次に進みます。"
-    assert [text[start:end] for start, end in split_sentences(text)] == ["**必ず確認します。**", "次に進みます。"]
+    sentences = [text[start:end] for start, end in split_sentences(text)]
+    assert sentences == ["**必ず確認します。**", "次に進みます。"]
 
 
 def test_nothing_inside_code_ends_a_sentence() -> None:

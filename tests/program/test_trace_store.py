@@ -21,8 +21,8 @@ from mlflow.entities.trace_location import MlflowExperimentLocation
 from mlflow.tracing.client import TracingClient
 
 from eval.evidence import retrieved_documents
-from eval.trace_store import BATCH_SIZE, GIVE_UP_AFTER, WriteReport, write_traces
 from eval.traces import collect_traces
+from program.trace_store import BATCH_SIZE, GIVE_UP_AFTER, WriteReport, write_traces
 from retrieval.errors import StorageError
 from retrieval.tracing import traced_search
 from retrieval.types import Filters, Passage
@@ -53,13 +53,18 @@ def collect(*questions: str) -> list[Trace]:
         return [trace for question in questions for trace in collector.call(answer, question).traces]
 
 
+@pytest.fixture(autouse=True)
+def traced(nothing_outlives_a_test: None) -> None:
+    mlflow.tracing.enable()
+
+
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{path}")
-    yield path
-    mlflow.set_tracking_uri(before)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{path}")
+        yield path
+    mlflow.tracing.reset()
 
 
 @pytest.fixture
@@ -199,10 +204,10 @@ def test_traces_that_another_process_writes_meanwhile_do_no_harm(
     traces = collect("a", "b", "c")
     write_traces(traces[1:2], experiment_id=experiment)
     # The other process is quicker: its trace was not there yet when we looked.
-    monkeypatch.setattr("eval.trace_store._stored_ids", lambda client, traces: set())
+    monkeypatch.setattr("program.trace_store._stored_ids", lambda client, traces: set())
     report = write_traces(traces, experiment_id=experiment)
     assert report.written == 3
-    assert "another process" in report.singly
+    assert "UNIQUE constraint failed" in report.singly
     found = {trace.info.trace_id: trace for trace in stored(experiment)}
     assert {id_: trace.data.to_dict() for id_, trace in found.items()} == {
         trace.info.trace_id: trace.data.to_dict() for trace in traces
@@ -210,28 +215,44 @@ def test_traces_that_another_process_writes_meanwhile_do_no_harm(
     assert all(trace.info.tags["lang"] == "en" for trace in found.values())
 
 
-def test_a_full_disk_is_an_error_and_the_store_is_not_asked_for_ever(experiment: str) -> None:
-    traces = collect(*(f"{number} {'x' * 200_000}" for number in range(10)))
-    engine = TracingClient().store.engine
-    with _no_more_pages(engine), pytest.raises(StorageError, match=r"refused all 10 traces: .*disk is full"):
+def test_a_read_only_store_is_an_error_of_one_line_and_is_not_asked_for_ever(experiment: str) -> None:
+    traces = collect(*(f"question {number}" for number in range(10)))
+    with _read_only(TracingClient().store.engine), pytest.raises(StorageError) as refused:
         write_traces(traces, experiment_id=experiment)
+    assert "refused all 10 traces: " in str(refused.value)
+    assert str(refused.value).endswith("attempt to write a readonly database")
     assert stored(experiment) == []
     assert write_traces(traces, experiment_id=experiment) == WriteReport(written=10)
 
 
 @contextmanager
-def _no_more_pages(engine: sqlalchemy.Engine) -> Iterator[None]:
-    def limit(connection: sqlite3.Connection, *_: object) -> None:
-        connection.execute(f"PRAGMA max_page_count = {pages}")
+def _read_only(engine: sqlalchemy.Engine) -> Iterator[None]:
+    def forbid(connection: sqlite3.Connection, *_: object) -> None:
+        connection.execute("PRAGMA query_only = 1")
 
-    pages = 1  # SQLite takes this as: no more than there are
-    sqlalchemy.event.listen(engine, "checkout", limit)
+    def allow(connection: sqlite3.Connection, *_: object) -> None:
+        connection.execute("PRAGMA query_only = 0")
+
+    sqlalchemy.event.listen(engine, "checkout", forbid)
+    sqlalchemy.event.listen(engine, "checkin", allow)
     try:
         yield
     finally:
-        pages = 2**30
-        engine.connect().close()
-        sqlalchemy.event.remove(engine, "checkout", limit)
+        sqlalchemy.event.remove(engine, "checkout", forbid)
+        sqlalchemy.event.remove(engine, "checkin", allow)
+
+
+def test_a_store_that_keeps_spans_as_artifacts_gets_traces_one_by_one_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tmp_path.as_uri())
+    traces = collect("a", "b")
+    experiment = mlflow.create_experiment("files")
+    report = write_traces(traces, experiment_id=experiment)
+    assert (report.written, report.failed, report.singly) == (2, {}, "FileStore takes traces one by one")
+    found = {trace.info.trace_id: trace.data.to_dict() for trace in stored(experiment)}
+    assert found == {trace.info.trace_id: trace.data.to_dict() for trace in traces}
 
 
 def test_an_unknown_experiment_is_an_error_that_names_it(database: Path) -> None:
@@ -291,23 +312,17 @@ def _wait_for(address: str, process: subprocess.Popen[bytes], seconds: float = 9
 @pytest.mark.skipif(
     "CITEQA_SLOW_TESTS" not in os.environ, reason="a server takes 15 s to start: CITEQA_SLOW_TESTS=1"
 )
-def test_a_tracking_server_takes_the_traces_whole(server: str, database: Path) -> None:
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(server)
-    try:
-        experiment = mlflow.create_experiment("over http")
-        with mlflow.start_run(experiment_id=experiment) as run:
-            pass
-        traces = collect("a", "b", "unlucky")
-        trace_bytes = {
-            trace.info.trace_id: json.dumps(trace.data.to_dict(), sort_keys=True) for trace in traces
-        }
-        arguments = {"experiment_id": experiment, "run_id": run.info.run_id}
-        assert write_traces(traces, **arguments) == WriteReport(written=3)
-        assert write_traces(traces, **arguments) == WriteReport(present=3)
-        found = stored(experiment, run_id=run.info.run_id)
-        assert {t.info.trace_id: json.dumps(t.data.to_dict(), sort_keys=True) for t in found} == trace_bytes
-        assert {trace.info.tags["lang"] for trace in found} == {"en"}
-        assert sorted(trace.info.state for trace in found) == ["ERROR", "OK", "OK"]
-    finally:
-        mlflow.set_tracking_uri(before)
+def test_a_tracking_server_takes_the_traces_whole(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    experiment = mlflow.create_experiment("over http")
+    with mlflow.start_run(experiment_id=experiment) as run:
+        pass
+    traces = collect("a", "b", "unlucky")
+    trace_bytes = {trace.info.trace_id: json.dumps(trace.data.to_dict(), sort_keys=True) for trace in traces}
+    arguments = {"experiment_id": experiment, "run_id": run.info.run_id}
+    assert write_traces(traces, **arguments) == WriteReport(written=3)
+    assert write_traces(traces, **arguments) == WriteReport(present=3)
+    found = stored(experiment, run_id=run.info.run_id)
+    assert {t.info.trace_id: json.dumps(t.data.to_dict(), sort_keys=True) for t in found} == trace_bytes
+    assert {trace.info.tags["lang"] for trace in found} == {"en"}
+    assert sorted(trace.info.state for trace in found) == ["ERROR", "OK", "OK"]

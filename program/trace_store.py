@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from mlflow.entities import Span, Trace, TraceInfo, TraceLocation
 from mlflow.exceptions import MlflowException
@@ -49,7 +49,8 @@ def write_traces(traces: Sequence[Trace], *, experiment_id: str, run_id: str | N
     request, and any other store (Databricks among them) one trace after the other, with the reason in
     the report. A batch that is refused is tried again trace by trace, so that one bad trace costs no other.
     Assessments in a trace's info are written with it. A trace that is there already is not written again, so
-    that an interrupted call can be repeated.
+    that an interrupted call can be repeated. Of attachments (images in a span's inputs) only the
+    reference is stored.
 
     Raises:
         StorageError: if the store or the experiment cannot be reached, or the store refused every trace.
@@ -73,7 +74,9 @@ def _connect(experiment_id: str) -> TracingClient:
         client = TracingClient()
         client.store.get_experiment(experiment_id)
     except _REFUSALS as error:
-        raise StorageError(f"Traces cannot be written to experiment {experiment_id!r}: {error}") from error
+        raise StorageError(
+            f"Traces cannot be written to experiment {experiment_id!r}: {_reason(error)}"
+        ) from error
     return client
 
 
@@ -118,7 +121,7 @@ class _Writing:
             batch = self._without_present(batch)
             stored = self._write_batch(self._client, self._experiment_id, batch) if batch else set()
         except _REFUSALS as error:
-            self._singly = f"a batch was refused: {error}"
+            self._singly = f"a batch was refused: {_reason(error)}"
             stored = set()
         self._written += len(stored)
         self._write_singly([trace for trace in batch if trace.info.trace_id not in stored])
@@ -141,9 +144,9 @@ class _Writing:
             return f"not tried: the store refused the {GIVE_UP_AFTER} before it"
         try:
             _write_one(self._client, self._experiment_id, trace)
-        except _REFUSALS as error:
+        except Exception as error:  # noqa: BLE001  some stores raise nothing narrower; it is reported
             self._refused_in_a_row += 1
-            return str(error)
+            return _reason(error)
         self._refused_in_a_row = 0
         return ""
 
@@ -166,24 +169,41 @@ def _batch_writer(client: TracingClient) -> tuple[_BatchWriter | None, str]:
 def _write_transaction(client: TracingClient, experiment_id: str, traces: Sequence[Trace]) -> set[str]:
     """Write traces to a database with the store's own methods, all inside one transaction.
 
-    Each of these methods opens a session and commits it; on a copy of the store that hands them the one
-    session that is open, they write the same rows. `get_experiment`, which `start_trace` asks each time,
-    is answered once.
+    Each of these methods opens a session and commits it. On a copy of the store that hands them the session
+    that is open here, they write the same rows; `get_experiment`, which `start_trace` asks each time, is
+    answered once. The rows of all traces are flushed together, so that a trace that exists by now, which
+    `start_trace` would answer with a rollback of the others, fails the transaction as a whole.
     """
     store = client.store
     experiment = store.get_experiment(experiment_id)
     with store.ManagedSessionMaker(read_only=False) as session:
         inside = copy.copy(store)
-        inside.ManagedSessionMaker = lambda read_only=True: nullcontext(session)
         inside.get_experiment = lambda experiment_id: experiment
-        transaction = session.get_transaction()
+        inside.ManagedSessionMaker = lambda read_only=True: nullcontext(_UnflushedSession(session))
         for trace in traces:
-            inside.start_trace(trace.info)
+            inside.start_trace(_with_spans_in_store(trace.info))
+        session.flush()
+        inside.ManagedSessionMaker = lambda read_only=True: nullcontext(session)
         inside.log_spans(experiment_id, _spans(traces))
-        # A trace that turns out to exist makes the store roll back, and with it what came before in here.
-        if session.get_transaction() is not transaction:
-            raise MlflowException("another process was writing the same traces")
     return {trace.info.trace_id for trace in traces}
+
+
+class _UnflushedSession:
+    """A database session whose users cannot flush it, so that its owner does so once for all of them."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def flush(self) -> None:
+        """Leave it to the owner."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+
+def _with_spans_in_store(info: TraceInfo) -> TraceInfo:
+    # `log_spans` sets this tag; where it is there already, it need not look for each trace's.
+    return replace(info, tags={**info.tags, TraceTagKey.SPANS_LOCATION: SpansLocation.TRACKING_STORE.value})
 
 
 def _write_requests(client: TracingClient, experiment_id: str, traces: Sequence[Trace]) -> set[str]:
@@ -206,6 +226,11 @@ def _log_spans(client: TracingClient, experiment_id: str, trace: Trace) -> bool:
     except (MlflowException, NotImplementedError):
         return False
     return True
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in a line: SQLAlchemy adds the whole statement with its values."""
+    return str(error).partition("\n")[0]
 
 
 def _is_databricks(client: TracingClient) -> bool:

@@ -1,0 +1,93 @@
+"""From settings to a served agent: log it as an MLflow model with everything that an answer needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.models.model import ModelInfo
+from mlflow.tracing.provider import is_tracing_enabled
+
+from program.agent import INDEX_ARTIFACT, state_artifact
+from program.assembly import build_programs
+from program.settings import Settings
+from program.tracking import tracking_errors
+
+SERVED_SECTIONS = ("retrieval", "reader", "language_model", "program")
+"""The sections of the settings that an answer depends on; they are logged as the model's configuration."""
+
+REQUIREMENTS = ("dspy", "filelock", "mlflow", "pydantic", "pyyaml", "tantivy")
+"""The distributions that `program` and `retrieval` import when they serve, but for those MLflow brings."""
+
+_EXAMPLE = {"input": [{"role": "user", "content": "What can you tell me?"}]}
+
+
+def log_agent(
+    settings: Settings, *, name: str = "citeqa", registered_model_name: str | None = None
+) -> ModelInfo:
+    """Log the agent with its code, index, compiled programs and configuration; register it when named.
+
+    The model answers anywhere MLflow loads it, with nothing else of this machine but the API key in the
+    environment. Loaded with `model_config={"retrieval": {"k": 8}}`, a section that is given replaces the
+    logged one. MLflow asks the agent one question to check that it works.
+
+    Raises:
+        ConfigurationError, RetrievalError, ProgramStateError: if the agent cannot be built; nothing is
+            logged.
+        StorageError: if the tracking store refuses.
+    """
+    build_programs(settings)
+    with tracking_errors(mlflow.get_tracking_uri()), _tracing_enabled():
+        info: ModelInfo = mlflow.pyfunc.log_model(
+            name=name,
+            python_model=str(_package("program") / "logged_agent.py"),
+            code_paths=code_paths(),
+            artifacts=_artifacts(settings),
+            model_config=_model_config(settings),
+            input_example=_EXAMPLE,
+            pip_requirements=pip_requirements(),
+            registered_model_name=registered_model_name,
+        )
+    return info
+
+
+def code_paths() -> list[str]:
+    """The directories of the packages that a logged model brings along, wherever this is run from."""
+    return [str(_package("program")), str(_package("retrieval"))]
+
+
+def pip_requirements() -> list[str]:
+    """What those packages need when they serve, at the versions that are installed here."""
+    return [f"{package}=={metadata.version(package)}" for package in REQUIREMENTS]
+
+
+@contextmanager
+def _tracing_enabled() -> Iterator[None]:
+    """Within, tracing is on: MLflow waits for a lock of its own, for ever, when it logs a model without."""
+    was_enabled = is_tracing_enabled()
+    mlflow.tracing.enable()
+    try:
+        yield
+    finally:
+        if not was_enabled:
+            mlflow.tracing.disable()
+
+
+def _package(name: str) -> Path:
+    return Path(str(resources.files(name)))
+
+
+def _artifacts(settings: Settings) -> dict[str, str]:
+    states = settings.program.states.items()
+    return {
+        INDEX_ARTIFACT: settings.retrieval.index,
+        **{state_artifact(name): path for name, path in states},
+    }
+
+
+def _model_config(settings: Settings) -> Mapping[str, Any]:
+    return settings.model_dump(mode="json", include=set(SERVED_SECTIONS))

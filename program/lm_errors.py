@@ -1,0 +1,63 @@
+"""What went wrong with a language model, said to a person: one line, what to do, and never a key."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from dspy.utils.exceptions import DSPyError
+
+_SECRET_NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD")
+_SHORTEST_SECRET = 8
+_REASON_CHARACTERS = 300
+_ADVICE = {
+    "auth": "Check its API key in the environment.",
+    "not_configured": "Set its API key in the environment, or language_model.api_base.",
+    "rate_limit": "Wait, or raise language_model.num_retries.",
+    "timeout": "Try again, or raise language_model.timeout_s.",
+    "transport": "Check language_model.api_base and the network.",
+    "adapter_parse_error": "Try another language_model.adapter.",
+}
+
+
+def describe_lm_error(error: DSPyError) -> str:
+    """One line about a failed language-model call, with what to do."""
+    name = f"The language model '{error.model}'" if error.model else "The language model"
+    code, reason = error.code or "", _first_line(str(error.message or error))
+    if code == "transport" and any(isinstance(link, TimeoutError) for link in _chain(error)):
+        code, reason = "timeout", "it did not answer in time"
+    return hide_secrets(f"{name} failed: {reason.rstrip('.')}. {_ADVICE.get(code, '')}".strip())
+
+
+def _first_line(message: str) -> str:
+    """The reason; clients add advice about options of their own below it."""
+    line = next((line for line in message.splitlines() if line.strip()), "no reason was given")
+    line = " ".join(line.split())
+    return line if len(line) <= _REASON_CHARACTERS else f"{line[: _REASON_CHARACTERS - 1]}…"
+
+
+def hide_secrets(text: str) -> str:
+    """`text` with the value of each environment variable that is named like a secret replaced by its name.
+
+    Values shorter than 8 characters are left: they would be found in ordinary words.
+    """
+    for name, value in os.environ.items():
+        if name.upper().endswith(_SECRET_NAMES) and len(value) >= _SHORTEST_SECRET:
+            text = text.replace(value, f"${name}")
+    return text
+
+
+def hide_secrets_in(error: BaseException) -> None:
+    """Rewrite the messages of an error and its causes: a gateway may have repeated the key that it refused."""
+    for link in _chain(error):
+        link.args = tuple(hide_secrets(arg) if isinstance(arg, str) else arg for arg in link.args)
+        if isinstance(message := getattr(link, "message", None), str):
+            link.message = hide_secrets(message)  # type: ignore[attr-defined]
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__

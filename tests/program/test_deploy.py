@@ -1,0 +1,201 @@
+"""The agent as an MLflow model: logged, loaded elsewhere, asked, traced."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+import yaml
+from mlflow.entities import SpanType, Trace
+from mlflow.models.model import ModelInfo
+from mlflow.tracing.provider import is_tracing_enabled
+
+import program
+import retrieval
+from program.agent import CiteqaAgent
+from program.assembly import build_program
+from program.deploy import REQUIREMENTS, SERVED_SECTIONS, log_agent
+from program.state import save_state
+from retrieval.errors import ConfigurationError, IndexMissingError, StorageError
+from retrieval.local_index import LocalIndex
+
+PACKAGES = {package.__name__: Path(str(package.__file__)).parent for package in (program, retrieval)}
+REQUEST = {"input": [{"role": "user", "content": "When does water boil?"}]}
+
+
+@pytest.fixture
+def logged(make_settings: Any) -> ModelInfo:
+    return log_agent(make_settings(reader={"max_sentences": 1}), name="citeqa")
+
+
+def artifact_directory(info: ModelInfo) -> Path:
+    return Path(mlflow.artifacts.download_artifacts(info.model_uri))
+
+
+def content(response: dict[str, Any]) -> Any:
+    return response["output"][0]["content"]
+
+
+def test_a_loaded_agent_answers_as_the_local_one_whole_and_streamed(
+    logged: ModelInfo, make_settings: Any, tracing: Callable[[], Trace]
+) -> None:
+    local = CiteqaAgent(make_settings(reader={"max_sentences": 1})).predict(REQUEST).model_dump()
+    loaded = mlflow.pyfunc.load_model(logged.model_uri)
+
+    assert content(loaded.predict(REQUEST)) == content(local)
+    trace = tracing()
+    *deltas, done = [event for event in loaded.predict_stream(REQUEST) if "annotation" not in event["type"]]
+    assert done["item"]["content"] == content(local)
+    assert "".join(event["delta"] for event in deltas) == content(local)[0]["text"]
+
+    [span] = trace.search_spans(span_type=SpanType.RETRIEVER)
+    assert span.outputs[0]["metadata"]["doc_uri"] == "https://docs.example/water"
+    [schema] = json.loads(trace.info.tags["retrievers"])
+    assert (schema["doc_uri"], schema["text_column"]) == ("doc_uri", "page_content")
+
+
+def test_logging_leaves_tracing_as_it_found_it(make_settings: Any) -> None:
+    assert not is_tracing_enabled()
+    log_agent(make_settings())
+    assert not is_tracing_enabled()
+    mlflow.tracing.enable()
+    log_agent(make_settings())
+    assert is_tracing_enabled()
+
+
+def test_a_section_given_on_loading_replaces_the_logged_one(logged: ModelInfo) -> None:
+    loaded = mlflow.pyfunc.load_model(logged.model_uri, model_config={"retrieval": {"k": 1}})
+    assert len(loaded.predict(REQUEST)["custom_outputs"]["sources"]) == 1
+    whole = mlflow.pyfunc.load_model(logged.model_uri)
+    assert len(whole.predict(REQUEST)["custom_outputs"]["sources"]) == 2
+
+
+def test_a_wrong_setting_given_on_loading_is_told(logged: ModelInfo) -> None:
+    with pytest.raises(ConfigurationError, match=r"model_config: retrieval\.k = 'many'"):
+        mlflow.pyfunc.load_model(logged.model_uri, model_config={"retrieval": {"k": "many"}})
+
+
+def test_the_model_answers_in_a_process_that_has_nothing_else_of_ours(
+    logged: ModelInfo, tmp_path: Path
+) -> None:
+    code = f"""
+import sys
+sys.path[:] = [place for place in sys.path if "citeqa" not in place]
+sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in repr(finder)]
+import mlflow
+agent = mlflow.pyfunc.load_model({str(artifact_directory(logged))!r})
+import program.agent
+assert "code" in program.agent.__file__, program.agent.__file__
+print(agent.predict({REQUEST!r})["output"][0]["content"][0]["text"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.strip().endswith("Water boils at 100 degrees at sea level. [1]"), done.stderr
+
+
+def test_what_is_logged_holds_the_served_configuration_and_no_key(
+    make_settings: Any, language_model: Any
+) -> None:
+    language_model.fills({"answerable": True, "answer": "Yes [1]."})
+    directory = artifact_directory(log_agent(make_settings(language_model)))
+    model = yaml.safe_load((directory / "MLmodel").read_text())
+    config = model["flavors"]["python_function"]["config"]
+    assert sorted(config) == sorted(SERVED_SECTIONS)
+    assert config["language_model"]["model"] == "openai/test"
+    for place, _, files in os.walk(directory):
+        for file in files:
+            assert b"sk-canary" not in (Path(place) / file).read_bytes()
+
+
+def test_compiled_programs_are_logged_with_the_model(
+    make_settings: Any, language_model: Any, index: LocalIndex, tmp_path: Path
+) -> None:
+    states = {}
+    for name in ("verse", "prose"):
+        compiled = build_program(make_settings(language_model), index)
+        answer = compiled.reader.answer
+        answer.signature = answer.signature.with_instructions(f"Answer in {name}.")
+        (tmp_path / name).mkdir()
+        states[name] = str(tmp_path / name / "program.json")
+        save_state(compiled, states[name])
+    language_model.fills({"answerable": True, "answer": "Yes [1]."})
+    info = log_agent(make_settings(language_model, program={"states": states}))
+    for path in states.values():
+        Path(path).unlink()
+
+    loaded = mlflow.pyfunc.load_model(info.model_uri)
+    for name in states:
+        loaded.predict({**REQUEST, "custom_inputs": {"program": name}})
+        assert f"Answer in {name}." in language_model.prompt()
+
+
+def test_an_agent_that_cannot_be_built_is_not_logged(make_settings: Any) -> None:
+    with pytest.raises(IndexMissingError):
+        log_agent(make_settings(retrieval={"index": "nowhere"}))
+    assert mlflow.search_logged_models(filter_string="name = 'citeqa-none'", output_format="list") == []
+
+
+def test_a_store_that_refuses_is_told(make_settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://store")
+    with pytest.raises(StorageError, match="nonsense://store"):
+        log_agent(make_settings())
+
+
+def test_every_package_that_the_served_code_imports_is_required() -> None:
+    distributions = metadata.packages_distributions()
+    brought = {
+        re.split(r"[^\w.-]", requirement)[0].lower()
+        for distribution in ("mlflow", "mlflow-skinny")
+        for requirement in metadata.requires(distribution) or ()
+    }
+    for name in served_imports():
+        owners = {owner.lower() for owner in distributions[name]}
+        assert owners & {*REQUIREMENTS, *brought}, f"{name} is imported and not required"
+
+
+def test_nothing_is_required_that_the_served_code_does_not_import() -> None:
+    distributions = metadata.packages_distributions()
+    imported = {owner.lower() for name in served_imports() for owner in distributions[name]}
+    assert set(REQUIREMENTS) <= imported
+
+
+def served_imports() -> set[str]:
+    """The packages of others that are imported, however far away, where the logged agent starts."""
+    found: set[str] = set()
+    seen: set[Path] = set()
+    waiting = [PACKAGES["program"] / "logged_agent.py"]
+    while waiting:
+        file = waiting.pop()
+        if file not in seen and file.exists():
+            seen.add(file)
+            names = imports(file)
+            found |= {name.partition(".")[0] for name in names}
+            waiting += [place for name in names for place in places(name)]
+    return found - {*PACKAGES, *sys.stdlib_module_names}
+
+
+def imports(file: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def places(module: str) -> list[Path]:
+    package, *rest = module.split(".")
+    if package not in PACKAGES:
+        return []
+    path = PACKAGES[package].joinpath(*rest)
+    return [path.with_suffix(".py"), path / "__init__.py"]
