@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -150,8 +151,12 @@ def _file_hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
 
 
+@cache
 def _code_hash() -> str:
-    """A hash of the code that answers, so that changed code never passes for what it was."""
+    """A hash of the code that answers, so that changed code never passes for what it was.
+
+    Taken once: what a process runs stays what it was when it began.
+    """
     digest = hashlib.sha256()
     for package in (program, retrieval):
         for directory in package.__path__:

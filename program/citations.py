@@ -105,7 +105,7 @@ class CitationParser:
         for fence in _FENCE.finditer(self._pending):
             if -1 < line_end < fence.start():
                 break
-            if fence.group() == self._open_fence and True:
+            if fence.group() == self._open_fence and (final or fence.end() < len(self._pending)):
                 return fence.end()
         return line_end + 1 if line_end >= 0 else None
 

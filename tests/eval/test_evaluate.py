@@ -17,7 +17,8 @@ import mlflow
 import pytest
 from mlflow.types.responses import ResponsesAgentRequest, ResponsesAgentResponse
 
-from eval.evaluate import Evaluation, evaluate, identity
+import program
+from eval.evaluate import Evaluation, _code_hash, evaluate, identity
 from program.agent import CiteqaAgent
 from program.settings import Settings
 from retrieval.errors import (
@@ -127,15 +128,17 @@ def test_other_code_means_another_run(make_settings: MakeSettings, monkeypatch: 
 def test_a_change_of_any_module_that_answers_is_other_code(
     make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    import program
-
     copy = tmp_path / "program"
     shutil.copytree(Path(program.__file__).parent, copy)
     monkeypatch.setattr(program, "__path__", [str(copy)])
+    _code_hash.cache_clear()
     before = identity(make_settings(), "index")
     with (copy / "citations.py").open("a") as module:
         module.write("\n# changed\n")
+    assert identity(make_settings(), "index") == before, "this process still runs the code that it began with"
+    _code_hash.cache_clear()
     assert identity(make_settings(), "index") != before
+    _code_hash.cache_clear()
 
 
 def test_a_compiled_program_is_known_by_its_content(make_settings: MakeSettings, tmp_path: Path) -> None:
