@@ -206,6 +206,21 @@ def test_a_finished_run_asks_nothing(plan: RunPlan, run: RunDirectory, agent: Wa
     assert agent.asked == []
 
 
+def test_a_run_interrupted_before_anything_worked_is_tried_again(
+    plan: RunPlan, run: RunDirectory, agent: Watched
+) -> None:
+    agent.raises_always = ValueError("broken")
+    agent.raises = dict.fromkeys(texts(plan, "q03"), KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        answer(plan, run, agent)
+    assert len(run.read_answers()) == 2
+    agent.raises, agent.asked = {}, []
+    with pytest.raises(RunStoppedError, match="each of the first 5 questions failed"):
+        answer(plan, run, agent)
+    assert len(agent.asked) == 5
+    assert run.read_answers() == {}
+
+
 def test_questions_of_another_run_in_the_directory_are_not_counted(
     plan: RunPlan, run: RunDirectory, agent: Watched
 ) -> None:

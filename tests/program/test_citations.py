@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from program.citations import CitationParser, cite, find_quote
@@ -51,6 +51,7 @@ def cited(text: str | list[str], passages: list[Passage] = PASSAGES) -> CitedAns
 
 
 @given(texts, cuts)
+@example("```x````[1]\n[2]", [7])
 def test_the_outcome_does_not_depend_on_how_the_text_was_cut(text: str, places: list[int]) -> None:
     assert cited(cut(text, places)) == cited(text) == cited(list(text))
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import dspy
 import pytest
+from dspy.utils.exceptions import AdapterParseError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,6 +55,7 @@ def test_a_field_is_heard_as_the_adapter_parses_it(before: str, after: str, plac
     parsed = dspy.ChatAdapter().parse(dspy.Signature("question -> other, answer"), completion)["answer"]
     heard = hear(completion + "\n[[ ## completed ## ]]", places)
     assert heard == parsed
+    assert hear(completion + "\n[[ ## completed ## ]]", list(range(400))) == parsed
     # Without a header to end the field, only its last line may be held back.
     assert parsed.startswith(hear(completion, places))
     assert "\n" not in parsed[len(hear(completion, places)) :].strip()
@@ -194,6 +196,18 @@ def test_a_second_completion_does_not_speak_after_the_first(
     answer = read(lm_settings, pieces.append)
     assert len(language_model.requests) == 2
     assert answer.text == text_of(pieces) == "It boils [1]."
+
+
+def test_two_completions_that_cannot_be_parsed_are_not_said_twice(
+    language_model: Any, lm_settings: LanguageModelSettings
+) -> None:
+    language_model.fills({"answer": "It boils [1]."}, chunk=5)
+    pieces: list[Piece] = []
+    with pytest.raises(AdapterParseError):
+        read(lm_settings, pieces.append)
+    assert len(language_model.requests) == 2
+    assert "It boils [1].".startswith(text_of(pieces))
+    assert text_of(pieces).startswith("It boils")
 
 
 def test_many_streams_at_once_do_not_hear_each_other(
