@@ -61,7 +61,10 @@ class LocalIndex:
         while True:
             try:
                 generations.check_files(path, manifest)
-                return cls(path, manifest)
+                index = cls(path, manifest)
+                # Again: tantivy opens what is left of a generation that is being removed, without a word.
+                generations.check_files(path, manifest)
+                return index
             except (IndexUnusableError, OSError, ValueError) as error:
                 # A writer may have replaced the generation between reading the manifest and opening it.
                 current = generations.read_manifest(path)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tantivy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -170,6 +171,27 @@ def test_an_index_that_is_replaced_while_it_is_opened_is_opened_anew(
     LocalIndex.build(path, [document("z")])
     real, answers = generations.read_manifest, [stale]
     monkeypatch.setattr(generations, "read_manifest", lambda p: answers.pop() if answers else real(p))
+    assert [p.title for p in LocalIndex.open(path).search("text", 9)] == ["z"]
+
+
+def test_an_index_that_is_removed_file_by_file_while_it_is_opened_is_opened_anew(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generation = path / generations.read_manifest(path).generation
+    opening = tantivy.Index.open
+
+    def open_half_removed(directory: str) -> tantivy.Index:
+        # tantivy takes a segment without this file for one without positions, and fails at the search.
+        monkeypatch.setattr(tantivy.Index, "open", opening)
+        for file in generation.glob("*.pos"):
+            file.unlink()
+        LocalIndex.build(tmp_path / "next", [document("z")])
+        (tmp_path / "next" / "generation-000001").rename(path / "generation-000002")
+        manifest = replace(generations.read_manifest(tmp_path / "next"), generation="generation-000002")
+        generations.publish(path, manifest)
+        return opening(directory)
+
+    monkeypatch.setattr(tantivy.Index, "open", open_half_removed)
     assert [p.title for p in LocalIndex.open(path).search("text", 9)] == ["z"]
 
 
