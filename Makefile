@@ -22,7 +22,7 @@ endif
 
 install: $(READY) ## make .venv with everything in it
 
-demo: $(READY) ## index the sample documents, ask, and score: about a minute after installation
+demo: $(READY) ## index the sample documents, ask, and score: seconds after installation
 	@$(BIN)/citeqa index
 	@printf '\n$$ citeqa ask "How do I keep API keys out of a saved DSPy program?"\n\n'
 	@$(BIN)/citeqa ask "How do I keep API keys out of a saved DSPy program?"

@@ -110,7 +110,6 @@ class CiteqaAgent(CitingAgent):
 
     def __init__(self, settings: Settings | None = None) -> None:
         super().__init__({})
-        self._settings = settings
         if settings is not None:
             self._build(settings)
 

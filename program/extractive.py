@@ -22,6 +22,8 @@ Weigh = Callable[[Sequence[str]], Sequence[float]]
 _BULLET = re.compile(r"\A(?:[-*+•]|\d+[.)])\s+|\A>\s*")
 _NOT_PROSE = re.compile(r"\A\s*(?:#{1,6}\s|```|~~~|\|?\s*:?-{3,})")
 _JAPANESE = re.compile(r"[぀-ヿ]")
+_CONTEXT_WEIGHT = 0.3
+"""How much the title and headings of a sentence's passage count beside the sentence itself."""
 _ABSTENTION = {
     "en": "The documents do not seem to answer this.",
     "ja": "この質問への答えは、文書の中に見つかりませんでした。",
@@ -75,19 +77,14 @@ class ExtractiveReader:
     def __call__(self, question: str, passages: Sequence[Passage]) -> CitedAnswer:
         """The chosen sentences in order of score; offsets of each are in its citation."""
         weights = self._question_weights(question)
-        if not passages or self.confidence(question, passages) < self.settings.abstain_below:
+        if _share_held(weights, passages) < self.settings.abstain_below:
             return self._abstain(question, passages)
         chosen = self._choose(weights, passages)
         return self._compose(question, passages, chosen) if chosen else self._abstain(question, passages)
 
     def confidence(self, question: str, passages: Sequence[Passage]) -> float:
         """The share (0 to 1) of the question's weighted terms that the passages together hold."""
-        weights = self._question_weights(question)
-        total = sum(weights.values())
-        if not total:
-            return 0.0
-        held = _covered(weights, " ".join(f"{_context(p)} {p.text}" for p in passages))
-        return held / total
+        return _share_held(self._question_weights(question), passages)
 
     def _question_weights(self, question: str) -> dict[str, float]:
         terms = list(dict.fromkeys(analyze(question)))
@@ -134,6 +131,7 @@ def _candidates(
     weights: dict[str, float], passages: Sequence[Passage], settings: ExtractiveSettings
 ) -> list[_Candidate]:
     best = max((passage.score for passage in passages), default=0.0) or 1.0
+    total = sum(weights.values())
     found = []
     for number, passage in enumerate(passages, start=1):
         context = _covered(weights, _context(passage))
@@ -141,9 +139,16 @@ def _candidates(
             sentence = passage.text[start:end]
             overlap = _covered(weights, sentence)
             if overlap and not _NOT_PROSE.match(sentence):
-                rank = settings.passage_weight * sum(weights.values()) * passage.score / best
-                found.append(_Candidate(number, passage, start, end, overlap + 0.3 * context + rank))
+                rank = settings.passage_weight * total * passage.score / best
+                score = overlap + _CONTEXT_WEIGHT * context + rank
+                found.append(_Candidate(number, passage, start, end, score))
     return found
+
+
+def _share_held(weights: dict[str, float], passages: Sequence[Passage]) -> float:
+    total = sum(weights.values())
+    text = " ".join(f"{_context(passage)} {passage.text}" for passage in passages)
+    return _covered(weights, text) / total if total else 0.0
 
 
 def _covered(weights: dict[str, float], text: str) -> float:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from mlflow.types.responses import (
     ResponsesAgentRequest,
@@ -182,16 +181,6 @@ def shorten(text: str, limit: int) -> str:
     """`text` on one line, cut to at most `limit` characters with an ellipsis."""
     line = " ".join(text.split())
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
-
-
-def is_web_address(uri: str) -> bool:
-    """Whether a browser may be sent there: http and https only."""
-    return urlsplit(uri).scheme in ("http", "https")
-
-
-def last_question(messages: Sequence[Message]) -> str:
-    """The latest user message's text; empty when there is none."""
-    return next((message.text for message in reversed(messages) if message.role == "user"), "")
 
 
 def _usage(answer: CitedAnswer) -> dict[str, Any] | None:

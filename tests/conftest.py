@@ -13,21 +13,7 @@ from typing import Any
 
 import pytest
 
-# Warnings are errors, but for these of dependencies that nobody here can mend.
-DEPENDENCY_WARNINGS = (
-    # mlflow, when it is imported: the type hints of its own request classes.
-    "ignore:.*Any type hint is inferred:UserWarning",
-    # mlflow's tables under SQLAlchemy 2.1.
-    "ignore:.*noload:sqlalchemy.exc.SADeprecationWarning",
-    # litellm's types under pydantic.
-    "ignore:Item .* on TypedDict class:UserWarning",
-)
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    for warning in DEPENDENCY_WARNINGS:
-        config.addinivalue_line("filterwarnings", warning)
 
 
 @dataclass(frozen=True)

@@ -218,7 +218,7 @@ def test_rescoring_asks_nothing_and_needs_no_store(
 
 def test_rescoring_what_was_never_answered_says_so_and_leaves_nothing(make_settings: MakeSettings) -> None:
     settings = make_settings()
-    with pytest.raises(RunStoppedError, match="Nothing is answered yet in .* Run without --rescore"):
+    with pytest.raises(RunStoppedError, match=r"Nothing is answered yet in .* Run without --rescore"):
         evaluate(settings, rescore=True)
     assert not Path(settings.evaluation.results).exists()
 

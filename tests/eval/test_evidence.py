@@ -15,7 +15,6 @@ from retrieval.tracing import traced_search
 from retrieval.types import Filters, Passage
 
 # mlflow's own, when parts of it are first imported.
-pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning")
 
 
 def row(doc: str, chunk: str | None = None, **metadata: Any) -> dict[str, Any]:

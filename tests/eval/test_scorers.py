@@ -16,11 +16,8 @@ from retrieval.errors import ConfigurationError, GroundTruthError
 
 # All are mlflow's own: of its type hints and its use of SQLAlchemy 2.1, when parts of it are first imported,
 # and of its use of pandas 3.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning"),
-    pytest.mark.filterwarnings("ignore:.*noload:sqlalchemy.exc.SADeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:Starting with pandas version 4.0:DeprecationWarning"),
-]
+# Of pandas, about what mlflow.genai.evaluate does with its table.
+pytestmark = pytest.mark.filterwarnings("ignore:Starting with pandas version 4.0:DeprecationWarning")
 
 METRICS = ["recall@1", "recall@2", "mrr", "ndcg@2", "citation_recall", "token_f1", "abstention_accuracy"]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -43,7 +45,7 @@ cuts = st.lists(st.integers(0, 80), max_size=12)
 
 def cut(text: str, places: list[int]) -> list[str]:
     bounds = sorted({0, len(text), *(place for place in places if place < len(text))})
-    return [text[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    return [text[start:end] for start, end in itertools.pairwise(bounds)]
 
 
 def cited(text: str | list[str], passages: list[Passage] = PASSAGES) -> CitedAnswer:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,7 +41,7 @@ def read(question: str, passages: list[Passage] = PASSAGES, **settings: float) -
 def said(answer: CitedAnswer) -> list[str]:
     """The text before each marker."""
     bounds = [0, *(citation.end for citation in answer.citations)]
-    return [answer.text[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    return [answer.text[start:end] for start, end in itertools.pairwise(bounds)]
 
 
 def test_the_sentence_that_speaks_to_the_question_is_the_answer() -> None:

@@ -12,8 +12,6 @@ from mlflow.types.responses import ResponsesAgentRequest
 from program.citations import cite
 from program.responses import (
     CustomInputs,
-    is_web_address,
-    last_question,
     parse_custom_inputs,
     parse_turn,
     render_events,
@@ -88,7 +86,7 @@ def test_k_and_filters_of_the_request_are_the_turns() -> None:
     ],
 )
 def test_input_that_holds_no_question_is_refused_with_its_reason(items: list[Any], reason: str) -> None:
-    with pytest.raises(RequestError, match="^input: ") as caught:
+    with pytest.raises(RequestError, match=r"^input: ") as caught:
         turn_of(*items)
     assert reason in str(caught.value)
 
@@ -184,16 +182,3 @@ def test_a_shortened_text_is_one_line_within_its_limit(text: str, limit: int) ->
     assert len(short.splitlines()) <= 1
     if short != " ".join(text.split()):
         assert short.endswith("…")
-
-
-def test_only_http_addresses_are_for_a_browser() -> None:
-    assert is_web_address("https://e.org/a")
-    assert not any(
-        is_web_address(uri) for uri in ("javascript:alert(1)", "file:///etc", "data:x", "notes.md")
-    )
-
-
-def test_the_last_question_is_the_users() -> None:
-    history = [Message("user", "a"), Message("user", "b"), Message("assistant", "c")]
-    assert last_question(history) == "b"
-    assert last_question([Message("assistant", "c")]) == ""

@@ -146,7 +146,7 @@ def test_an_environment_variable_that_is_no_yaml_is_a_text(tmp_path: Path) -> No
 
 def test_an_overlap_that_does_not_fit_is_told_where_it_is_used(tmp_path: Path) -> None:
     settings = load(tmp_path, "chunking: {max_tokens: 20, overlap_tokens: 20}")
-    with pytest.raises(ConfigurationError, match="^chunking: overlap_tokens"):
+    with pytest.raises(ConfigurationError, match=r"^chunking: overlap_tokens"):
         chunking_settings(settings)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -46,7 +47,7 @@ completions = st.lists(st.sampled_from(PARTS), max_size=16).map("".join)
 def hear(completion: str, places: list[int]) -> str:
     field = FieldText("answer")
     bounds = sorted({0, len(completion), *(place for place in places if place < len(completion))})
-    return "".join(field.feed(completion[a:b]) for a, b in zip(bounds, bounds[1:], strict=False))
+    return "".join(field.feed(completion[a:b]) for a, b in itertools.pairwise(bounds))
 
 
 @given(completions, completions, st.lists(st.integers(0, 120), max_size=20))

@@ -28,10 +28,6 @@ from retrieval.tracing import traced_search
 from retrieval.types import Filters, Passage
 
 # Both are mlflow's own, when parts of it are first imported: its type hints, and its use of SQLAlchemy 2.1.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning"),
-    pytest.mark.filterwarnings("ignore:.*noload:sqlalchemy.exc.SADeprecationWarning"),
-]
 
 
 class OneDocument:
