@@ -174,9 +174,10 @@ def owners_by_package() -> dict[str, set[str]]:
     """
     owners: dict[str, set[str]] = {}
     for distribution in metadata.distributions():
+        name = distribution.metadata["Name"].lower()
         for file in distribution.files or ():
             if len(file.parts) > 1 or file.suffix == ".py":
-                owners.setdefault(Path(file.parts[0]).stem, set()).add(distribution.metadata["Name"].lower())
+                owners.setdefault(Path(file.parts[0]).stem, set()).add(name)
     return owners
 
 
