@@ -33,7 +33,7 @@ from program.responses import (
 )
 from program.settings import Settings, validate_settings
 from program.streaming import StreamAbandonedError
-from program.types import Answerer, CitedAnswer, Piece, Turn
+from program.types import Answerer, CitedAnswer, Emit, Piece, Turn
 from retrieval.errors import RequestError
 from retrieval.tracing import declare_retriever_schema
 
@@ -67,8 +67,7 @@ class CitingAgent(ResponsesAgent):
             RequestError: if the request cannot be answered as it was put.
             RetrievalError, LanguageModelError: if a part fails.
         """
-        answerer, turn = self._read(request)
-        return render_response(answerer(turn), _new_item_id())
+        return render_response(self.respond(request), new_item_id())
 
     def predict_stream(  # type: ignore[override]
         self, request: ResponsesAgentRequest
@@ -84,7 +83,7 @@ class CitingAgent(ResponsesAgent):
         span = mlflow.get_current_active_span()
         conversation = _Conversation(answerer, turn)
         try:
-            yield from render_events(conversation.pieces(), conversation.answer(), _new_item_id())
+            yield from render_events(conversation.pieces(), conversation.answer(), new_item_id())
         except GeneratorExit:
             # MLflow's wrapper leaves the span of an abandoned generator open, and the trace unfinished.
             if span is not None:
@@ -92,6 +91,17 @@ class CitingAgent(ResponsesAgent):
             raise
         finally:
             conversation.abandon()
+
+    def respond(self, request: ResponsesAgentRequest, emit: Emit | None = None) -> CitedAnswer:
+        """The answer in our nouns; with `emit`, its pieces as they come. What `predict` and our server render.
+
+        No span is opened here: the caller's is the AGENT span.
+
+        Raises:
+            RequestError, RetrievalError, LanguageModelError: as `predict`.
+        """
+        answerer, turn = self._read(request)
+        return answerer(turn, emit)
 
     def _read(self, request: ResponsesAgentRequest) -> tuple[Answerer, Turn]:
         custom = parse_custom_inputs(request.custom_inputs)
@@ -205,5 +215,6 @@ def _note_conversation(request: ResponsesAgentRequest, custom: CustomInputs) -> 
         mlflow.update_current_trace(metadata=metadata)
 
 
-def _new_item_id() -> str:
+def new_item_id() -> str:
+    """An id for the one message of an answer."""
     return f"msg_{uuid4().hex}"

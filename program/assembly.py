@@ -31,9 +31,9 @@ def build_programs(settings: Settings) -> dict[str, CitedQA]:
 
 def build_program(settings: Settings, retriever: LocalIndex) -> CitedQA:
     """The program as configured, before anything compiled is loaded into it."""
+    extractive = ExtractiveReader(extractive_settings(settings), weigh=retriever.idf)
     if not settings.answers_with_lm:
-        reader = ExtractiveReader(extractive_settings(settings), weigh=retriever.idf)
-        return CitedQA(retriever, reader, k=settings.retrieval.k, filters=settings.retrieval.filters)
+        return CitedQA(retriever, extractive, k=settings.retrieval.k, filters=settings.retrieval.filters)
     lm = build_lm(settings.language_model)
     return CitedQA(
         retriever,
@@ -42,6 +42,7 @@ def build_program(settings: Settings, retriever: LocalIndex) -> CitedQA:
         filters=settings.retrieval.filters,
         condense_with=lm,
         adapter=build_adapter(settings.language_model),
+        fallback=extractive if settings.reader.fallback == "extractive" else None,
     )
 
 

@@ -23,10 +23,17 @@ _ADVICE = {
 def describe_lm_error(error: DSPyError) -> str:
     """One line about a failed language-model call, with what to do."""
     name = f"The language model '{error.model}'" if error.model else "The language model"
-    code, reason = error.code or "", _first_line(str(error.message or error))
-    if code == "transport" and any(isinstance(link, TimeoutError) for link in _chain(error)):
-        code, reason = "timeout", "it did not answer in time"
+    code, reason = failure_kind(error), _first_line(str(error.message or error))
+    if code == "timeout" and error.code == "transport":
+        reason = "it did not answer in time"
     return hide_secrets(f"{name} failed: {reason.rstrip('.')}. {_ADVICE.get(code, '')}".strip())
+
+
+def failure_kind(error: DSPyError) -> str:
+    """DSPy's code of the failure (`auth`, `rate_limit`, `timeout`, `transport`, …); empty where it has none."""
+    if error.code == "transport" and any(isinstance(link, TimeoutError) for link in _chain(error)):
+        return "timeout"
+    return error.code or ""
 
 
 def _first_line(message: str) -> str:

@@ -9,14 +9,14 @@ from dataclasses import replace
 import dspy
 from dspy.utils.exceptions import DSPyError
 
-from program.lm_errors import describe_lm_error
+from program.lm_errors import describe_lm_error, failure_kind
 from program.readers import Reader
 from program.signatures import CondenseQuestion
-from program.streaming import emitting
+from program.streaming import emitting, watching_emits
 from program.types import CitedAnswer, Emit, Message, Turn
 from retrieval.errors import LanguageModelError, RequestError
 from retrieval.tracing import traced_search
-from retrieval.types import Filters, Retriever
+from retrieval.types import Filters, Passage, Retriever
 
 HISTORY_MESSAGES = 8
 """How many of the latest messages a follow-up question is read against."""
@@ -39,13 +39,16 @@ class CitedQA(dspy.Module):  # type: ignore[misc]
         filters: Filters | None = None,
         condense_with: dspy.LM | None = None,
         adapter: dspy.Adapter | None = None,
+        fallback: Reader | None = None,
     ) -> None:
+        """`fallback` answers when a language model fails before any of its answer was heard."""
         super().__init__()
         self.retriever = retriever
         self.reader = reader
         self.k = k
         self.filters = filters
         self.adapter = adapter or dspy.ChatAdapter()
+        self.fallback = fallback
         self.condense: dspy.Predict | None = None
         if condense_with is not None:
             self.condense = dspy.Predict(CondenseQuestion)
@@ -67,7 +70,7 @@ class CitedQA(dspy.Module):  # type: ignore[misc]
                     question=turn.question, history=turn.history, k=turn.k, filters=turn.filters
                 )
         except DSPyError as error:
-            raise LanguageModelError(describe_lm_error(error)) from error
+            raise LanguageModelError(describe_lm_error(error), failure_kind(error)) from error
         answer: CitedAnswer = prediction.cited
         return replace(answer, usage=_total_tokens(usage.get_total_tokens()))
 
@@ -87,7 +90,7 @@ class CitedQA(dspy.Module):  # type: ignore[misc]
             both = {**(self.filters or {}), **(filters or {})}
             passages = traced_search(self.retriever, query, k or self.k, both or None)
             clock.lap("retrieve")
-            answer = self.reader(query, passages)
+            answer = self._read(query, passages)
             clock.lap("read")
         answer = replace(answer, query=query, timings_ms=clock.laps_ms)
         return dspy.Prediction(answer=answer.text, cited=answer)
@@ -96,10 +99,32 @@ class CitedQA(dspy.Module):  # type: ignore[misc]
         if not history:
             return question
         if self.condense is None:
-            previous = next((m.text for m in reversed(history) if m.role == "user"), "")
-            return f"{previous}\n{question}".strip()
-        prediction = self.condense(conversation=format_history(history), question=question)
+            return _with_previous(question, history)
+        try:
+            prediction = self.condense(conversation=format_history(history), question=question)
+        except DSPyError:
+            # The reader asks the same model: if it fails there too, the answer says so.
+            if self.fallback is None:
+                raise
+            return _with_previous(question, history)
         return str(prediction.standalone_question).strip() or question
+
+    def _read(self, query: str, passages: Sequence[Passage]) -> CitedAnswer:
+        if self.fallback is None:
+            return self.reader(query, passages)
+        with watching_emits() as emitted:
+            try:
+                return self.reader(query, passages)
+            except DSPyError as error:
+                if emitted():
+                    raise
+                return replace(self.fallback(query, passages), fallback_reason=describe_lm_error(error))
+
+
+def _with_previous(question: str, history: Sequence[Message]) -> str:
+    """A search for the question before and the follow-up together, where nothing can rewrite it."""
+    previous = next((m.text for m in reversed(history) if m.role == "user"), "")
+    return f"{previous}\n{question}".strip()
 
 
 class _Clock:

@@ -157,6 +157,7 @@ def render_sources(answer: CitedAnswer) -> dict[str, Any]:
         "abstained": answer.abstained,
         "query": answer.query,
         "dropped_markers": answer.dropped_markers,
+        "fallback_reason": answer.fallback_reason or None,
         "timings_ms": dict(answer.timings_ms),
         "sources": [
             _render_source(number, passage, number in cited)

@@ -55,6 +55,7 @@ class ReaderSettings(_Section):
     """Who writes the answer. `auto` is the language model when one is configured, else extractive."""
 
     kind: Literal["auto", "lm", "extractive"] = "auto"
+    fallback: Literal["none", "extractive"] = Field("none", description="who answers when the model fails")
     max_sentences: int = Field(2, ge=1, le=10, description="extractive: sentences in an answer")
     abstain_below: float = Field(0.4, ge=0, le=1, description="extractive: share of the question covered")
 
@@ -83,6 +84,27 @@ class TrackingSettings(_Section):
 
     uri: str = "sqlite:///build/mlflow.db"
     experiment: str = "citeqa"
+
+
+class ServingSettings(_Section):
+    """How `citeqa serve` listens, what it bears, and what it keeps of traces.
+
+    The bearer token, if any, is the environment variable CITEQA_TOKEN: a secret is no setting.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535, description="0: any free one")
+    max_concurrent: int = Field(32, ge=1, le=1000, description="answers under way at once")
+    max_queued: int = Field(64, ge=0, description="requests that wait for one of those; more get 429")
+    queue_timeout_s: float = Field(30, gt=0)
+    deadline_s: float = Field(120, gt=0, description="for one answer, waiting included")
+    max_body_mb: float = Field(4, gt=0)
+    shutdown_s: float = Field(30, ge=0, description="what streams when the server stops may take this long")
+    cors_origins: tuple[str, ...] = ()
+    trace_sample_rate: float = Field(1, ge=0, le=1, description="share of requests that are traced")
+    trace_spool: str = Field("build/trace-spool", description="traces on their way to the tracking store")
+    trace_spool_mb: float = Field(1000, gt=0, description="traces beyond this are dropped, and counted")
+    mlflow_ui: str | None = Field(None, description="where MLflow's pages are; else started when needed")
 
 
 class UriSettings(_Section):
@@ -122,6 +144,7 @@ class Settings(_Section):
     program: ProgramSettings = ProgramSettings()
     tracking: TrackingSettings = TrackingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    serving: ServingSettings = ServingSettings()
 
     @property
     def answers_with_lm(self) -> bool:

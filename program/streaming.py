@@ -56,6 +56,22 @@ def somebody_waits() -> bool:
     return _emit.get() is not None
 
 
+@contextmanager
+def watching_emits() -> Iterator[Callable[[], bool]]:
+    """Within, pieces go where they went before; the function given says whether any has."""
+    emit = _emit.get()
+    emitted = False
+
+    def note(piece: Piece) -> None:
+        nonlocal emitted
+        emitted = True
+        if emit is not None:
+            emit(piece)
+
+    with emitting(note if emit is not None else None):
+        yield lambda: emitted
+
+
 class Engine(Protocol):
     """What DSPy asks of an engine: one attempt, whole or streamed."""
 

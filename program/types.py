@@ -58,7 +58,8 @@ class CitedAnswer:
     `abstained` is true when the passages did not hold the answer and the text says so. `reader` names
     who wrote it: `extractive` or the language model. `query` is what was searched for: the question, or
     the follow-up made to stand alone. `dropped_markers` counts markers that pointed at no passage and
-    were removed. `usage` holds tokens by name, `timings_ms` milliseconds by stage.
+    were removed. `fallback_reason` is why another reader than the configured one answered; empty if none did.
+    `usage` holds tokens by name, `timings_ms` milliseconds by stage.
     """
 
     text: str
@@ -68,6 +69,7 @@ class CitedAnswer:
     query: str
     abstained: bool = False
     dropped_markers: int = 0
+    fallback_reason: str = ""
     usage: Mapping[str, int] = field(default_factory=dict)
     timings_ms: Mapping[str, float] = field(default_factory=dict)
 

@@ -62,7 +62,14 @@ class RequestError(CiteqaError):
 
 
 class LanguageModelError(CiteqaError):
-    """The language model could not be reached or did not answer usably."""
+    """The language model could not be reached or did not answer usably.
+
+    `kind` says how, where it is known: `auth`, `rate_limit`, `timeout`, `transport` or another of DSPy's codes.
+    """
+
+    def __init__(self, message: str, kind: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class ProgramStateError(CiteqaError):
