@@ -19,6 +19,9 @@ T = TypeVar("T")
 
 SPAN_NAME = "retrieve"
 
+RETRIEVERS_TAG = "retrievers"
+"""The tag with the retriever schema: MLflow puts it on traces of a loaded model, whoever serves otherwise must."""
+
 
 def traced_search(
     retriever: Retriever, query: str, k: int, filters: Filters | None = None, *, name: str = SPAN_NAME
@@ -60,13 +63,18 @@ def declare_retriever_schema() -> None:
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*set_retriever_schema.*", category=FutureWarning)
-        mlflow.models.set_retriever_schema(
-            primary_key="chunk_id",
-            text_column="page_content",
-            doc_uri="doc_uri",
-            other_columns=["title", "score"],
-            name=SPAN_NAME,
-        )
+        mlflow.models.set_retriever_schema(**retriever_schema())
+
+
+def retriever_schema() -> dict[str, Any]:
+    """Which fields of our RETRIEVER spans are what; a trace's `RETRIEVERS_TAG` holds a JSON list of such."""
+    return {
+        "name": SPAN_NAME,
+        "primary_key": "chunk_id",
+        "text_column": "page_content",
+        "doc_uri": "doc_uri",
+        "other_columns": ["title", "score"],
+    }
 
 
 def in_current_trace(function: Callable[..., T]) -> Callable[..., T]:

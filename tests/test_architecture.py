@@ -38,7 +38,7 @@ def test_the_program_knows_no_evaluation_but_in_the_body_of_a_command(file: Path
 
 
 def test_the_command_line_imports_click_and_nothing_heavier_at_the_top() -> None:
-    light = {"__future__", "collections", "re", "sys", "typing", "click", "retrieval"}
+    light = {"__future__", "collections", "os", "re", "sys", "typing", "click", "retrieval"}
     assert set(imports(ROOT / "program/cli.py", top_level_only=True)) <= light
 
 

@@ -1,0 +1,150 @@
+"""One answer in a worker thread, read from the event loop as it is written."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import json
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import mlflow
+from mlflow.entities import LiveSpan, NoOpSpan, SpanType
+from mlflow.tracing.constant import SpanAttributeKey
+from mlflow.types.responses import create_text_output_item
+
+from program.agent import CitingAgent
+from program.responses import render_response
+from program.serving.requests import AnswerRequest
+from program.streaming import StreamAbandonedError
+from program.types import CitedAnswer, Piece
+from retrieval.tracing import RETRIEVERS_TAG, retriever_schema
+
+_RETRIEVERS = json.dumps([retriever_schema()])
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A finished answer, and the id of its trace; None where it was not traced."""
+
+    answer: CitedAnswer
+    trace_id: str | None
+
+
+class Answering:
+    """Has the agent answer in one worker thread, inside one copy of this context.
+
+    The answerer is synchronous and pushes its pieces; a thread per answer keeps it off the event loop, and
+    the copied context keeps its spans and DSPy settings its own. Pieces wait in an unbounded list, since an
+    answer is short: a slow reader holds up nobody, and everything that came meanwhile is read at once.
+    """
+
+    def __init__(
+        self,
+        agent: CitingAgent,
+        asked: AnswerRequest,
+        *,
+        item_id: str,
+        request_id: str,
+        executor: Executor,
+        on_end: Callable[[float], None],
+    ) -> None:
+        """Begin. `on_end` is called on the event loop, with the seconds it took, when the worker has ended."""
+        self._agent = agent
+        self._asked = asked
+        self._item_id = item_id
+        self._request_id = request_id
+        self._on_end = on_end
+        self._loop = asyncio.get_running_loop()
+        self._news = asyncio.Event()
+        self._pieces: deque[Piece] = deque()
+        self._said = ""
+        self._stopped = ""
+        self.trace_id: str | None = None
+        context = contextvars.copy_context()
+        self._future = self._loop.run_in_executor(executor, context.run, self._work, time.perf_counter())
+        self._future.add_done_callback(self._ended)
+
+    def stop(self, reason: str) -> None:
+        """Stop the language model at its next token and end the trace as cancelled, for `reason`."""
+        self._stopped = self._stopped or reason
+
+    async def pieces(self, timeout_s: float) -> list[Piece] | None:
+        """What has come since the last call, waiting for something; empty when nothing came in the time.
+
+        None when the answer is finished, or failed, and every piece has been read.
+        """
+        if not self._pieces and not self._future.done():
+            try:
+                await asyncio.wait_for(self._news.wait(), timeout_s)
+            except asyncio.TimeoutError:
+                return []
+        # In this order: what is pushed from here on is either drained now or sets the event again.
+        self._news.clear()
+        is_done = self._future.done()
+        pieces = [self._pieces.popleft() for _ in range(len(self._pieces))]
+        return None if is_done and not pieces else pieces
+
+    async def result(self) -> Answered:
+        """The finished answer; raises what the answerer raised."""
+        return await asyncio.shield(self._future)
+
+    def _ended(self, future: asyncio.Future[Answered]) -> None:
+        if not future.cancelled():
+            future.exception()  # retrieved: nobody may be waiting for it any longer
+        self._news.set()
+
+    def _work(self, asked_at: float) -> Answered:
+        started = time.perf_counter()
+        try:
+            return self._answer_traced()
+        finally:
+            self._call_soon(self._on_end, time.perf_counter() - started)
+
+    def _answer_traced(self) -> Answered:
+        request = self._asked.body
+        name = "predict_stream" if self._asked.stream else "predict"
+        with mlflow.start_span(name, span_type=SpanType.AGENT) as span:
+            if not isinstance(span, NoOpSpan):
+                self._describe_trace(span)
+            try:
+                self._raise_if_stopped()
+                answer = self._agent.respond(request, self._emit if self._asked.stream else None)
+                self._raise_if_stopped()
+            except StreamAbandonedError:
+                span.set_outputs({"output": [create_text_output_item(self._said, self._item_id)]})
+                raise _StoppedError(f"cancelled: {self._stopped}") from None
+            if self.trace_id:
+                span.set_outputs(render_response(answer, self._item_id).model_dump(exclude_none=True))
+        return Answered(answer, self.trace_id)
+
+    def _describe_trace(self, span: LiveSpan) -> None:
+        self.trace_id = span.trace_id
+        span.set_inputs(self._asked.body.model_dump(exclude_none=True))
+        span.set_attribute(SpanAttributeKey.MESSAGE_FORMAT, "openai")
+        # What a loaded MLflow model tags its traces with by itself.
+        mlflow.update_current_trace(tags={RETRIEVERS_TAG: _RETRIEVERS}, client_request_id=self._request_id)
+
+    def _emit(self, piece: Piece) -> None:
+        self._raise_if_stopped()
+        if isinstance(piece, str):
+            self._said += piece
+        self._pieces.append(piece)
+        if not self._news.is_set():
+            self._call_soon(self._news.set)
+
+    def _raise_if_stopped(self) -> None:
+        if self._stopped:
+            raise StreamAbandonedError
+
+    def _call_soon(self, callback: Callable[..., None], *args: object) -> None:
+        # After the loop is closed there is nobody left to tell.
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(callback, *args)
+
+
+class _StoppedError(Exception):
+    """The answer was stopped; its client has left or was told why."""

@@ -1,0 +1,141 @@
+"""The Responses API's events of one answer, in its order, numbered; and the body of a whole one."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+from uuid import uuid4
+
+from program.responses import render_annotation, render_response
+from program.serving.failures import Failure
+from program.types import Citation, CitedAnswer, Piece
+
+DONE = b"data: [DONE]\n\n"
+KEEP_ALIVE = b": still there\n\n"
+"""A comment: readers of event streams skip it, and proxies see that the connection lives."""
+
+Event = dict[str, Any]
+
+
+class ResponseEvents:
+    """Makes the events of one streamed answer; each method gives the next ones.
+
+    `response.created`, `response.in_progress`, `response.output_item.added`, `response.content_part.added`;
+    a delta for each text, its annotation right after its marker; then the same four closed, of which
+    `response.output_item.done` and `response.completed` carry `custom_outputs`. The text of the finished item
+    is exactly the concatenated deltas.
+    """
+
+    def __init__(self, item_id: str, model: str) -> None:
+        self._item_id = item_id
+        self._response_id = new_response_id()
+        self._created_at = int(time.time())
+        self._model = model
+        self._number = 0
+        self._annotations = 0
+
+    def opening(self) -> Iterator[Event]:
+        """What comes before any text."""
+        response = {**self._envelope("in_progress"), "output": []}
+        yield self._event("response.created", response=response)
+        yield self._event("response.in_progress", response=response)
+        item = {
+            "type": "message",
+            "id": self._item_id,
+            "role": "assistant",
+            "status": "in_progress",
+            "content": [],
+        }
+        yield self._event("response.output_item.added", output_index=0, item=item)
+        part = {"type": "output_text", "text": "", "annotations": []}
+        yield self._part_event("response.content_part.added", part=part)
+
+    def pieces(self, pieces: Sequence[Piece]) -> Iterator[Event]:
+        """Text and citations as they came; texts next to each other become one delta."""
+        text = ""
+        for piece in pieces:
+            if not isinstance(piece, Citation):
+                text += piece
+                continue
+            yield from self._delta(text)
+            text = ""
+            yield self._part_event(
+                "response.output_text.annotation.added",
+                annotation_index=self._annotations,
+                annotation=render_annotation(piece),
+            )
+            self._annotations += 1
+        yield from self._delta(text)
+
+    def closing(self, answer: CitedAnswer, trace_id: str | None) -> Iterator[Event]:
+        """What comes after the last text."""
+        response = self.whole(answer, trace_id)
+        [item] = response["output"]
+        [part] = item["content"]
+        yield self._part_event("response.output_text.done", text=part["text"], logprobs=[])
+        yield self._part_event("response.content_part.done", part=part)
+        yield self._event(
+            "response.output_item.done", output_index=0, item=item, custom_outputs=response["custom_outputs"]
+        )
+        yield self._event("response.completed", response=response)
+
+    def failed(self, failure: Failure) -> Event:
+        """The last event of an answer that broke off; what was said before stays said."""
+        return failure.event(self._next_number())
+
+    def whole(self, answer: CitedAnswer, trace_id: str | None) -> dict[str, Any]:
+        """The response as one body; `metadata.trace_id` where a trace id is given."""
+        rendered = render_response(answer, self._item_id).model_dump(exclude_none=True)
+        rendered["output"][0]["status"] = "completed"
+        metadata = {} if trace_id is None else {"trace_id": trace_id}
+        return {**self._envelope("completed"), **rendered, "metadata": metadata}
+
+    def _envelope(self, status: str) -> dict[str, Any]:
+        return {
+            "id": self._response_id,
+            "object": "response",
+            "created_at": self._created_at,
+            "status": status,
+            "model": self._model,
+            "error": None,
+            "incomplete_details": None,
+            "instructions": None,
+            "metadata": {},
+            "parallel_tool_calls": False,
+            "tool_choice": "none",
+            "tools": [],
+            "usage": None,
+        }
+
+    def _delta(self, text: str) -> Iterator[Event]:
+        if text:
+            yield self._part_event("response.output_text.delta", delta=text, logprobs=[])
+
+    def _part_event(self, kind: str, **fields: Any) -> Event:
+        return self._event(kind, item_id=self._item_id, output_index=0, content_index=0, **fields)
+
+    def _event(self, kind: str, **fields: Any) -> Event:
+        return {"type": kind, "sequence_number": self._next_number(), **fields}
+
+    def _next_number(self) -> int:
+        number, self._number = self._number, self._number + 1
+        return number
+
+
+def encode_events(events: Iterator[Event]) -> bytes:
+    """Events as server-sent events, one after the other."""
+    return b"".join(
+        b"event: %s\ndata: %s\n\n" % (event["type"].encode(), encode_json(event)) for event in events
+    )
+
+
+def encode_json(value: Any) -> bytes:
+    """JSON in ASCII, so that no text, half an emoji included, can break a reader."""
+    return json.dumps(value, separators=(",", ":")).encode("ascii")
+
+
+def new_response_id() -> str:
+    """An id for one response."""
+    return f"resp_{uuid4().hex}"

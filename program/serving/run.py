@@ -1,0 +1,153 @@
+"""`citeqa serve`: from settings to a server that listens."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+import mlflow
+import uvicorn
+
+from program.agent import CiteqaAgent
+from program.assembly import DEFAULT_PROGRAM
+from program.extractive import ExtractiveReader
+from program.language_models import build_lm
+from program.serving.app import Served, create_app
+from program.serving.feedback import MlflowPages
+from program.serving.readiness import ModelHealth
+from program.serving.trace_spool import TraceSpool
+from program.serving.traces import TraceRecorder
+from program.settings import Settings
+from program.tracking import connect
+from retrieval.errors import ConfigurationError
+from retrieval.local_index import LocalIndex
+
+TOKEN_VARIABLE = "CITEQA_TOKEN"
+
+_SWITCH_INTERVAL_S = 0.001
+"""How long a thread may keep the others waiting: with Python's 5 ms, health checks wait behind 32 answers."""
+
+
+def serve(
+    settings: Settings, on_ready: Callable[[str], None], environment: Mapping[str, str] | None = None
+) -> None:
+    """Serve the configured agent until told to stop (Ctrl-C, SIGTERM); what streams then is finished.
+
+    `on_ready` is given the address once it is answered there.
+
+    Raises:
+        ConfigurationError: if the address cannot be listened at, or the agent cannot be built.
+        RetrievalError, ProgramStateError, StorageError: if a part of it cannot be opened.
+    """
+    environment = os.environ if environment is None else environment
+    agent = CiteqaAgent(settings)
+    index = LocalIndex.open(settings.retrieval.index)
+    listener = _listen(settings.serving.host, settings.serving.port)
+    with listener:
+        experiment_id = connect(settings.tracking)
+        token = environment.get(TOKEN_VARIABLE) or None
+        served = Served(
+            agent=agent,
+            reader=reader_name(settings),
+            programs=(DEFAULT_PROGRAM, *settings.program.states),
+            k=settings.retrieval.k,
+            index=index,
+            recorder=_record(settings, experiment_id),
+            pages=MlflowPages(
+                mlflow.get_tracking_uri(),
+                experiment_id,
+                address=settings.serving.mlflow_ui,
+                may_start=is_loopback(settings.serving.host),
+            ),
+            health=_health(settings),
+            token=token,
+        )
+        host, port = listener.getsockname()[:2]
+        _run(served, settings, listener, lambda: on_ready(f"http://{_in_url(host)}:{port}"))
+
+
+def reader_name(settings: Settings) -> str:
+    """Who answers, as answers name it."""
+    return str(settings.language_model.model) if settings.answers_with_lm else ExtractiveReader.name
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens at `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _record(settings: Settings, experiment_id: str) -> TraceRecorder | None:
+    serving = settings.serving
+    if serving.trace_sample_rate == 0:
+        mlflow.tracing.disable()
+        return None
+    spool = TraceSpool(serving.trace_spool, int(serving.trace_spool_mb * 2**20))
+    return TraceRecorder(
+        spool,
+        tracking_uri=mlflow.get_tracking_uri(),
+        experiment_id=experiment_id,
+        sample_rate=serving.trace_sample_rate,
+    )
+
+
+def _health(settings: Settings) -> ModelHealth | None:
+    if not settings.answers_with_lm or settings.reader.fallback != "none":
+        return None
+    lm = build_lm(settings.language_model)
+    return ModelHealth(lambda: lm("Reply with the word: ready", cache=False))
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        raise ConfigurationError(
+            f"Cannot listen at {host}, port {port}: {error.strerror}. Choose another with --port, or 0 for any."
+        ) from error
+    return listener
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+class _AnnouncingServer(uvicorn.Server):
+    """Says when it listens."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready()
+
+
+def _run(served: Served, settings: Settings, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    config = uvicorn.Config(
+        create_app(served, settings.serving),
+        access_log=False,
+        log_level=logging.WARNING,
+        timeout_graceful_shutdown=round(settings.serving.shutdown_s),
+        # The agent server reads no header of a proxy, so none can be forged.
+        proxy_headers=False,
+        server_header=False,
+    )
+    with suppress(KeyboardInterrupt):  # uvicorn raises it again once everything has ended
+        asyncio.run(_AnnouncingServer(config, on_ready).serve([listener]))
