@@ -20,14 +20,14 @@ from typing import Annotated, Any
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from eval.json_lines import read_json_lines
 from eval.questions import Gold, GoldItem, Question, hashed_id
 from retrieval.errors import GroundTruthError
+from retrieval.tables import read_json_lines
 
 
 def read_evaluation_set(path: Path) -> Iterator[tuple[str, Question]]:
     """The questions of a JSONL file with their places. Raises GroundTruthError as `to_question` does."""
-    for place, row in read_json_lines(path):
+    for place, row in read_json_lines(path, GroundTruthError):
         yield place, to_question(row, place)
 
 

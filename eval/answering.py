@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -16,6 +15,7 @@ from eval.evidence import RetrieverMapping, retrieved_documents, retriever_spans
 from eval.questions import Question
 from eval.records import AnswerRecord, Retrieved
 from eval.traces import TraceCollector, TracedCall
+from program.batch_threads import map_in_threads
 from retrieval.errors import CiteqaError, DataError
 from retrieval.tracing import in_current_trace
 
@@ -42,39 +42,16 @@ def answer_questions(
 ) -> Generator[Answered, None, None]:
     """Each question's outcome, as it becomes known; a question that fails says why and stops no other.
 
-    The agent sees the caller's context variables (`dspy.context` among them). When the consumer stops, no
-    further question is begun. Nor when this is interrupted: what is running then is waited for and yielded
-    before the interruption is raised, so that no answer is paid for twice. A second interruption is raised
-    at once.
+    The agent sees the caller's context variables (`dspy.context` among them). Stopped or interrupted, it
+    ends as `map_in_threads` does: no answer is paid for twice.
     """
     answer = in_current_trace(_answer)
-    waiting = iter(questions)
-    running: set[Future[Answered]] = set()
-    interruption: BaseException | None = None
-    with ThreadPoolExecutor(threads, thread_name_prefix="citeqa-eval") as pool:
-
-        def begin_next() -> None:
-            if (question := next(waiting, None)) is not None:
-                running.add(pool.submit(answer, agent, question, collector, mapping))
-
-        for _ in range(threads):
-            begin_next()
-        while running:
-            try:
-                future = next(as_completed(running))
-            except KeyboardInterrupt as error:
-                if interruption is not None:
-                    raise
-                interruption, waiting = error, iter(())
-                continue
-            running.remove(future)
-            if (raised := future.exception()) is not None:
-                interruption, waiting = interruption or raised, iter(())
-                continue
-            begin_next()
-            yield future.result()
-    if interruption is not None:
-        raise interruption
+    return map_in_threads(
+        lambda question: answer(agent, question, collector, mapping),
+        questions,
+        threads=threads,
+        name="citeqa-eval",
+    )
 
 
 def to_request(question: Question) -> ResponsesAgentRequest:

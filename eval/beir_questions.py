@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.json_lines import read_json_lines, read_lines
 from eval.questions import GoldItem, Question
-from eval.suggestions import did_you_mean, there_is
 from retrieval.errors import GroundTruthError
+from retrieval.suggestions import did_you_mean, there_is
+from retrieval.tables import read_json_lines, read_lines
 
 _DEFAULT_SPLIT = "test"
 _HEADER = ["query-id", "corpus-id", "score"]
@@ -52,7 +52,7 @@ def read_beir_questions(path: Path, split: str) -> Iterator[tuple[str, Question]
     qrels = path / "qrels" / f"{split}.tsv"
     judgements = _read_judgements(qrels)
     missing = dict.fromkeys(judgements)
-    for place, row in read_json_lines(_queries_path(path)):
+    for place, row in read_json_lines(_queries_path(path), GroundTruthError):
         query_id = row.get("_id")
         if not isinstance(query_id, str | int):
             raise GroundTruthError(f"{place}: _id is missing or not a text: {query_id!r}.")
@@ -73,7 +73,7 @@ def _queries_path(path: Path) -> Path:
 
 def _read_judgements(path: Path) -> dict[str, dict[str, int]]:
     judgements: dict[str, dict[str, int]] = defaultdict(dict)
-    for number, line in read_lines(path):
+    for number, line in read_lines(path, GroundTruthError):
         cells = line.rstrip("\r\n").split("\t")
         if cells == _HEADER or cells == [""]:
             continue

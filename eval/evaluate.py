@@ -18,12 +18,10 @@ from eval.records import RunDirectory
 from eval.run import RunPlan, RunResult, answer_run, score_run
 from eval.uris import UriNormalization, uri_normalizer
 from program.agent import CiteqaAgent
+from program.identity import answer_identity
 from program.settings import Settings
 from retrieval.errors import RunStoppedError
 from retrieval.local_index import LocalIndex
-
-_ANSWER_SECTIONS = {"reader", "program"}
-_LM_FIELDS = {"model", "api_base", "temperature", "max_tokens", "adapter"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +85,7 @@ def evaluate(
 
 def identity(settings: Settings, index_hash: str) -> dict[str, Any]:
     """Everything that an answer depends on: passages, settings, compiled programs, and our own code."""
-    return {
-        "index": index_hash,
-        "retrieval": {"k": settings.retrieval.k, "filters": settings.retrieval.filters},
-        **settings.model_dump(include=_ANSWER_SECTIONS),
-        "language_model": settings.language_model.model_dump(include=_LM_FIELDS),
-        "states": {name: _file_hash(Path(path)) for name, path in settings.program.states.items()},
-        "code": _code_hash(),
-    }
+    return {**answer_identity(settings, index_hash), "code": _code_hash()}
 
 
 def _read_ground_truth(settings: Settings) -> GroundTruth:
@@ -145,10 +136,6 @@ def _describe(plan: RunPlan, settings: Settings) -> dict[str, Any]:
 def _parameters(plan: RunPlan, settings: Settings) -> dict[str, Any]:
     sections = {"chunking", "retrieval", "reader", "language_model"}
     return {**settings.model_dump(include=sections), "dataset": _describe(plan, settings)["dataset"]}
-
-
-def _file_hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
 
 
 @cache

@@ -18,8 +18,8 @@ from eval.agent_evaluation_set import read_evaluation_set
 from eval.beir_questions import choose_split, is_beir_directory, read_beir_questions
 from eval.question_tables import read_table
 from eval.questions import Gold, GoldItem, Question
-from eval.suggestions import did_you_mean, there_is
 from retrieval.errors import ConfigurationError, GroundTruthError
+from retrieval.suggestions import did_you_mean, there_is
 
 __all__ = ["Gold", "GoldItem", "GroundTruth", "Question", "check_gold_exists", "read_ground_truth"]
 

@@ -16,7 +16,6 @@ agent-evaluation set, alternatives and grades included.
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -24,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from eval.agent_evaluation_set import to_question
-from eval.json_lines import read_json_lines, read_lines
 from eval.questions import Question
-from eval.suggestions import did_you_mean
 from retrieval.errors import ConfigurationError, GroundTruthError
+from retrieval.suggestions import did_you_mean
+from retrieval.tables import read_rows
 
 _REQUIRED = ("question", "doc_uri")
 _TAGS = ("type", "lang", "split")
@@ -49,7 +48,7 @@ def read_table(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[str, Qu
         GroundTruthError: if the file lacks a column, or a row is not usable.
     """
     names = {field: field for field in _FIELDS} | dict(_checked_fields(columns))
-    rows = list(_read_rows(path))
+    rows = list(read_rows(path, GroundTruthError))
     there = dict.fromkeys(name for _, row in rows for name in row)
     if rows:
         _check_columns(str(path), there, (*_REQUIRED, *columns), names)
@@ -79,41 +78,6 @@ def _check_columns(
                 f"{did_you_mean(names[field], there)}"
                 f"The columns are: {', '.join(there)}. Map yours: {{{field!r}: '<column>'}}."
             )
-
-
-def _read_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    if path.suffix == ".parquet":
-        return _read_parquet(path)
-    if path.suffix == ".csv":
-        return _read_csv(path)
-    return read_json_lines(path)
-
-
-def _read_csv(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    reader = csv.DictReader((line for _, line in read_lines(path)), strict=True)
-    last_line = 1
-    try:
-        for row in reader:
-            place, last_line = f"{path}:{last_line + 1}", reader.line_num
-            if None in row:
-                raise GroundTruthError(
-                    f"{place}: more cells than the header has columns. Quote cells that contain commas."
-                )
-            yield place, row
-    except csv.Error as error:
-        raise GroundTruthError(f"{path}:{last_line + 1}: not CSV: {error}.") from None
-
-
-def _read_parquet(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    import pyarrow  # type: ignore[import-untyped]
-    import pyarrow.parquet  # type: ignore[import-untyped]
-
-    try:
-        rows = pyarrow.parquet.read_table(path).to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
-        raise GroundTruthError(f"Cannot read {path} as Parquet: {error}.") from None
-    for number, row in enumerate(rows, 1):
-        yield f"{path}, row {number}", row
 
 
 def _to_row(row: Mapping[str, Any], names: Mapping[str, str], place: str) -> dict[str, Any]:

@@ -1,0 +1,30 @@
+"""What an answer depends on: answers of one identity may stand side by side, others may not."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from program.settings import Settings
+
+_ANSWER_SECTIONS = {"reader", "program"}
+_LM_FIELDS = {"model", "api_base", "temperature", "max_tokens", "adapter"}
+
+
+def answer_identity(settings: Settings, index_hash: str) -> dict[str, Any]:
+    """The passages (by the hash of the index), the settings and the compiled programs behind an answer.
+
+    Settings that change how an answer is come by, and not the answer, are left out: time-outs, retries, caches.
+    """
+    return {
+        "index": index_hash,
+        "retrieval": {"k": settings.retrieval.k, "filters": settings.retrieval.filters},
+        **settings.model_dump(include=_ANSWER_SECTIONS),
+        "language_model": settings.language_model.model_dump(include=_LM_FIELDS),
+        "states": {name: _file_hash(Path(path)) for name, path in settings.program.states.items()},
+    }
+
+
+def _file_hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
