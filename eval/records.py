@@ -13,7 +13,6 @@ finished questions stay finished.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +24,7 @@ from mlflow.exceptions import MlflowException
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from eval.observations import Observation, RetrievedDocument
+from program.files import append_lines, complete_lines, to_json
 from retrieval.errors import DataError, StorageError
 
 FORMAT_VERSION = 1
@@ -140,7 +140,7 @@ class RunDirectory:
             DataError: if any other line is not a record, naming it.
         """
         records: dict[str, AnswerRecord] = {}
-        for number, line in enumerate(_complete_lines(self.answers_file), start=1):
+        for number, line in enumerate(_lines(self.answers_file), start=1):
             record = _parse_answer(line, f"{self.answers_file}, line {number}")
             records[record.id] = record
         return records
@@ -148,8 +148,10 @@ class RunDirectory:
     def append_answer(self, record: AnswerRecord, traces: Iterable[Trace]) -> None:
         """Keep one answered question, and its traces until they are in the tracking store."""
         # The traces first: a crash between the two leaves a trace too many, and never one too few.
-        _append(self.traces_file, (trace.to_json().encode() for trace in traces))
-        _append(self.answers_file, (to_json(record.model_dump()),))
+        with _refusals(self.traces_file):
+            append_lines(self.traces_file, [trace.to_json().encode() for trace in traces])
+        with _refusals(self.answers_file):
+            append_lines(self.answers_file, [to_json(record.model_dump())])
 
     def forget_failures(self) -> None:
         """Drop the questions that failed, so that they are asked again."""
@@ -167,7 +169,7 @@ class RunDirectory:
         """
         return [
             _parse_trace(line, f"{self.traces_file}, line {number}")
-            for number, line in enumerate(_complete_lines(self.traces_file), start=1)
+            for number, line in enumerate(_lines(self.traces_file), start=1)
         ]
 
     def forget_pending_traces(self) -> None:
@@ -186,12 +188,6 @@ class RunDirectory:
     def _replace_answers(self, records: Iterable[AnswerRecord]) -> None:
         lines = [to_json(record.model_dump()) + b"\n" for record in records]
         replace_file(self.answers_file, b"".join(lines))
-
-
-def to_json(value: Mapping[str, Any], indent: int | None = None) -> bytes:
-    """`value` as JSON in UTF-8 that a person can read; any text survives, half an emoji too."""
-    # UTF-8 has no lone surrogates, and Python's escape for one is JSON's.
-    return json.dumps(value, ensure_ascii=False, indent=indent).encode("utf-8", "backslashreplace")
 
 
 def write_json(file: Path, value: Mapping[str, Any]) -> None:
@@ -229,22 +225,9 @@ def _parse_trace(line: bytes, place: str) -> Trace:
         raise DataError(f"{place}: not a trace ({error}). Remove the line; its trace is lost.") from None
 
 
-def _append(file: Path, lines: Iterable[bytes]) -> None:
-    content = b"".join(line + b"\n" for line in lines)
-    with _refusals(file), file.open("ab") as opened:
-        opened.write(content)
-
-
-def _complete_lines(file: Path) -> Iterator[bytes]:
-    """The lines of `file`; what follows the last newline is cut off the file, so that appending is safe."""
+def _lines(file: Path) -> Iterator[bytes]:
     with _refusals(file):
-        if not file.exists():
-            return
-        content = file.read_bytes()
-        end = content.rfind(b"\n") + 1
-        if end < len(content):
-            os.truncate(file, end)
-    yield from content[:end].split(b"\n")[:-1]
+        yield from (line for _, line in complete_lines(file))
 
 
 @contextmanager
