@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from program.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 def main() -> None:
@@ -40,7 +41,7 @@ def main() -> None:
         sys.exit(1)
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     click.echo(message, err=True)
     sys.exit(2)
 
@@ -123,6 +124,26 @@ def index(
 
 def _advance(bar: Any, done: int) -> None:
     bar.update(done - bar.n)
+
+
+def _answering(run: Callable[[Callable[[int, int], None]], T]) -> T:
+    """The result of `run`, which is given what shows its progress. Interrupted, it says what is kept."""
+    from tqdm import tqdm
+
+    progress = "Interrupted"
+    with tqdm(desc="answering", unit=" questions", file=sys.stderr, disable=None, leave=False) as bar:
+
+        def show(done: int, total: int) -> None:
+            nonlocal progress
+            progress = f"Interrupted: {done} of {total} questions are answered and kept"
+            bar.total = total
+            _advance(bar, done)
+
+        try:
+            return run(show)
+        except KeyboardInterrupt:
+            bar.close()
+            _fail(f"{progress}. The same command goes on from there.")
 
 
 @cli.command()
@@ -243,26 +264,80 @@ def evaluate(
         retrieval__k=k,
     )
 
-    from tqdm import tqdm
-
     from eval.evaluate import evaluate as run_evaluation
     from eval.report import render_evaluation, render_json
 
-    progress = "Interrupted"
-    with tqdm(desc="answering", unit=" questions", file=sys.stderr, disable=None, leave=False) as bar:
-
-        def show(done: int, total: int) -> None:
-            nonlocal progress
-            progress = f"Interrupted: {done} of {total} questions are answered and kept"
-            bar.total = total
-            _advance(bar, done)
-
-        try:
-            evaluation = run_evaluation(settings, rescore=rescore, retry_errors=retry_errors, on_answer=show)
-        except KeyboardInterrupt:
-            bar.close()
-            _fail(f"{progress}. The same command goes on from there.")
+    evaluation = _answering(
+        lambda show: run_evaluation(settings, rescore=rescore, retry_errors=retry_errors, on_answer=show)
+    )
     click.echo(render_json(evaluation) if as_json else render_evaluation(evaluation))
+
+
+@cli.command()
+@configured
+@click.argument("questions", metavar="QUESTIONS")
+@click.option("--out", required=True, metavar="FILE", help="Where the answers go: .csv, .jsonl or .parquet.")
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="FIELD=COLUMN",
+    help="Which column is the question; also id, history, k, filters.",
+)
+@click.option("-k", "k", type=click.IntRange(1, 1000), help="How many passages are read.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N questions.")
+@click.option("--threads", type=click.IntRange(1, 64), default=4, show_default=True, help="Asked at once.")
+@click.option(
+    "--max-failed-share",
+    type=click.FloatRange(0, 1),
+    default=0.2,
+    show_default=True,
+    help="Stop when more questions fail.",
+)
+@click.option("--retry-errors", is_flag=True, help="Ask the questions that failed again.")
+@click.option("--trace", is_flag=True, help="Keep the traces in the MLflow store.")
+def answer(
+    config: str | None,
+    overrides: tuple[str, ...],
+    debug: bool,
+    questions: str,
+    out: str,
+    columns: tuple[str, ...],
+    k: int | None,
+    limit: int | None,
+    threads: int,
+    max_failed_share: float,
+    retry_errors: bool,
+    trace: bool,
+) -> None:
+    """Answer a table of questions (.csv, .jsonl, .parquet) into another, with sources.
+
+    Interrupted, the same command goes on where it ended.
+
+    Example: citeqa answer questions.csv --out answers.jsonl --column question=q
+    """
+    settings = _settings(config, overrides, retrieval__k=k)
+
+    from pathlib import Path
+
+    from program.batch_run import answer_table
+
+    report = _answering(
+        lambda show: answer_table(
+            settings,
+            Path(questions),
+            Path(out),
+            columns=columns,
+            limit=limit,
+            threads=threads,
+            max_failed_share=max_failed_share,
+            retry_errors=retry_errors,
+            trace=trace,
+            on_answer=show,
+            on_warning=lambda warning: click.echo(f"Warning: {warning}.", err=True),
+        )
+    )
+    click.echo(report.render())
 
 
 @cli.command()

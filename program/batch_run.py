@@ -1,0 +1,135 @@
+"""`citeqa answer` as a function: settings and a table of questions in, a table of answers out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from program.batch import Batch, BatchPlan, check_output, open_batch
+from program.batch_questions import QuestionTable, parse_columns
+from program.identity import answer_identity
+from program.settings import Settings
+from retrieval.local_index import LocalIndex
+
+_TRACES_TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReport:
+    """A finished batch. `asked` of its questions were asked by this call; `written` is false if nothing changed."""
+
+    out: Path
+    questions: int
+    abstained: int
+    failed: int
+    first_failure: str
+    asked: int
+    written: bool
+    seconds: float
+
+    def render(self) -> str:
+        """One line for a person."""
+        if self.asked or self.written:
+            what = f"{self.questions} questions, {self.questions - self.failed} answered"
+            how = f"; {self.asked} asked now in {self.seconds:.1f} s"
+        else:
+            what, how = f"nothing to do, all {self.questions} questions were answered before", ""
+        what += f", {self.abstained} of them with 'not in the documents'" if self.abstained else ""
+        if self.failed:
+            how += (
+                f". {self.failed} failed (--retry-errors asks again), the first because: {self.first_failure}"
+            )
+        return f"{self.out}: {what}{how}"
+
+
+def answer_table(
+    settings: Settings,
+    questions: Path,
+    out: Path,
+    *,
+    columns: Sequence[str] = (),
+    limit: int | None = None,
+    threads: int = 4,
+    max_failed_share: float = 0.2,
+    retry_errors: bool = False,
+    trace: bool = False,
+    on_answer: Callable[[int, int], None] | None = None,
+    on_warning: Callable[[str], None] | None = None,
+) -> BatchReport:
+    """Answer the questions of a table into another. The same call goes on where the last one ended, however it did.
+
+    `columns` are as `parse_columns` takes them. With `trace`, every answer's trace goes to the tracking store, and
+    `on_warning` is told of traces that did not arrive.
+
+    Raises:
+        CiteqaError: whatever a person must mend; what was answered is kept.
+        KeyboardInterrupt: when interrupted; likewise.
+    """
+    started = time.perf_counter()
+    check_output(out, questions)
+    table = QuestionTable.open(questions, parse_columns(columns))
+    identity = answer_identity(settings, LocalIndex.open(settings.retrieval.index).content_hash)
+    with open_batch(BatchPlan(table, out, identity, limit)) as batch:
+        if retry_errors:
+            batch.forget_failures()
+        asked = 0
+        if batch.waiting:
+            with _tracing(settings if trace else None, on_warning):
+                asked = _ask(batch, settings, threads, max_failed_share, on_answer)
+        return BatchReport(
+            out=out,
+            written=batch.finish(),
+            questions=batch.total,
+            abstained=batch.abstained,
+            failed=batch.failed,
+            first_failure=batch.first_failure,
+            asked=asked,
+            seconds=time.perf_counter() - started,
+        )
+
+
+def _ask(
+    batch: Batch,
+    settings: Settings,
+    threads: int,
+    max_failed_share: float,
+    on_answer: Callable[[int, int], None] | None,
+) -> int:
+    # What these import takes seconds, and a batch that is refused or finished needs none of it.
+    from program.agent import CiteqaAgent
+    from program.batch_asking import answer_batch
+
+    agent = CiteqaAgent(settings)
+    return answer_batch(batch, agent, threads=threads, max_failed_share=max_failed_share, on_answer=on_answer)
+
+
+@contextmanager
+def _tracing(settings: Settings | None, on_warning: Callable[[str], None] | None) -> Iterator[None]:
+    """Within, every trace goes to the store of the settings; without settings there are none."""
+    import mlflow
+
+    if settings is None:
+        mlflow.tracing.disable()
+        yield
+        return
+    from program.serving.trace_spool import TraceSpool
+    from program.serving.traces import TraceRecorder
+    from program.tracking import connect
+
+    experiment_id = connect(settings.tracking)
+    mlflow.tracing.enable()
+    spool = TraceSpool(settings.serving.trace_spool, int(settings.serving.trace_spool_mb * 10**6))
+    recorder = TraceRecorder(spool, tracking_uri=settings.tracking.uri, experiment_id=experiment_id)
+    try:
+        yield
+    finally:
+        left = recorder.stop(_TRACES_TIMEOUT_S)
+        lost = recorder.counts.dropped + recorder.counts.refused
+        if on_warning and (left or lost):
+            on_warning(
+                f"{lost} traces were not stored, and {left} wait in '{settings.serving.trace_spool}' for the "
+                "next command that stores traces"
+            )
