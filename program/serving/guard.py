@@ -7,9 +7,11 @@ import hmac
 import logging
 import re
 import time
+from contextlib import suppress
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from program.serving.events import encode_json
@@ -89,11 +91,20 @@ class Guard:
         if scope["method"] == "OPTIONS":  # a browser's question before the request bears no token
             return
         scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
-        is_right = hmac.compare_digest(given.strip().encode(), self._token.encode())
+        # Headers are read as Latin-1, whatever their bytes are; ours, as people's terminals have it, is UTF-8.
+        is_right = hmac.compare_digest(given.strip().encode("latin-1"), self._token.encode())
         if scheme.lower() != "bearer" or not is_right:
             raise RequestFailedError(
                 Failure(401, "unauthenticated", "Send the server's token: 'Authorization: Bearer …'.")
             )
+
+
+class _BodyRefusedError(RequestFailedError, HTTPException):
+    """Raised where the body is read. An HTTPException too: of others, FastAPI makes a 400 of its own."""
+
+    def __init__(self, failure: Failure) -> None:
+        HTTPException.__init__(self, failure.status, failure.message)
+        self.failure = failure
 
 
 class _LimitedBody:
@@ -123,7 +134,7 @@ class _LimitedBody:
         try:
             return await asyncio.wait_for(self._receive(), self._deadline - time.monotonic())
         except asyncio.TimeoutError:
-            raise RequestFailedError(
+            raise _BodyRefusedError(
                 Failure(408, "body_too_slow", f"The body did not arrive within {_BODY_S:g} seconds.")
             ) from None
 
@@ -133,15 +144,18 @@ class _LimitedBody:
 
     async def _refuse(self) -> None:
         # Read to its end all the same, within reason: most clients hear nothing while they are sending.
-        deadline = time.monotonic() + _DRAIN_S
-        while not self._is_complete and self._read < _DRAIN_BYTES and time.monotonic() < deadline:
-            message = await self._receive()
-            if message["type"] != "http.request":
-                break
-            self._note(message)
-        raise RequestFailedError(
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._drain(), _DRAIN_S)
+        raise _BodyRefusedError(
             Failure(413, "body_too_large", f"The body is larger than {self._limit / 2**20:g} MB.")
         )
+
+    async def _drain(self) -> None:
+        while not self._is_complete and self._read < _DRAIN_BYTES:
+            message = await self._receive()
+            if message["type"] != "http.request":
+                return
+            self._note(message)
 
 
 class _Response:

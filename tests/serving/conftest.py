@@ -304,6 +304,16 @@ def serve(answerer: Callable[[Turn, Emit | None], CitedAnswer]) -> Iterator[Make
     mlflow.dspy.autolog(disable=True)
 
 
+@pytest.fixture(scope="module")
+def plain(answerer: Callable[[Turn, Emit | None], CitedAnswer]) -> Iterator[ThreadServer]:
+    """A server over the answerer that costs nothing, for tests that leave it as it was."""
+    mlflow.tracing.disable()
+    served = Served(agent=CitingAgent(answerer), reader="echo")
+    server = ThreadServer(served, ServingSettings(max_concurrent=4))
+    yield server
+    server.stop()
+
+
 @pytest.fixture
 def start_process(index_path: str, tmp_path: Path) -> Iterator[StartProcess]:
     """Starts `citeqa serve` in the test's directory with the given arguments; ended after the test at the latest."""
