@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Mapping
 from concurrent.futures import Executor
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +31,8 @@ HEADERS_AFTER_S = 2.0
 """An answer of which nothing has come by then is begun without, and a failure is told inside the stream."""
 
 KEEP_ALIVE_S = 15.0
+
+_CANCEL_AGAIN_S = 0.05
 
 TRACE_ID_HEADER = "x-mlflow-trace-id"
 
@@ -92,10 +93,9 @@ class AnswerEndpoint:
             if work.done():
                 await self._finish(exchange, scope, work)
             elif leaving.done():
-                await _cancel(work, exchange, "the client left")
-                self._metrics.failures.labels("cancelled").inc()
-            else:
-                await _cancel(work, exchange, "the deadline passed")
+                if await _cancel(work, exchange, "the client left"):
+                    self._metrics.failures.labels("cancelled").inc()
+            elif await _cancel(work, exchange, "the deadline passed"):
                 await self._tell(exchange, _deadline_exceeded(self._limits.deadline_s))
         finally:
             leaving.cancel()
@@ -242,12 +242,15 @@ async def _client_leaves(receive: Receive) -> None:
         pass
 
 
-async def _cancel(work: asyncio.Task[None], exchange: _Exchange, reason: str) -> None:
+async def _cancel(work: asyncio.Task[None], exchange: _Exchange, reason: str) -> bool:
+    """End the work; False when it has come to its own end meanwhile."""
     if exchange.answering is not None:
         exchange.answering.stop(reason)
-    work.cancel()
-    with suppress(asyncio.CancelledError):
-        await work
+    while not work.done():
+        work.cancel()
+        # Again, since `wait_for` before Python 3.12 forgets a cancellation when what it waits for has come.
+        await asyncio.wait((work,), timeout=_CANCEL_AGAIN_S)
+    return work.cancelled() or work.exception() is not None
 
 
 def _deadline_exceeded(deadline_s: float) -> Failure:
