@@ -15,6 +15,8 @@ from program.serving.failures import bad_request
 
 _ROLES = ("user", "assistant", "system", "developer")
 _SHOWN_CHARACTERS = 80
+_DEEPEST = 100
+"""Levels of lists and objects in a body: what handles a request later, traces included, is recursive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,23 @@ def _parse_json(content: bytes) -> dict[str, Any]:
         raise bad_request(f"The body is not JSON: {error}.") from None
     if not isinstance(body, dict):
         raise bad_request(f'The body must be a JSON object, such as {{"input": "…"}}, not {_show(body)}.')
+    # Counted first, which is quick: few bodies have so many brackets.
+    if content.count(b"[") + content.count(b"{") > _DEEPEST and _is_deeper_than(_DEEPEST, body):
+        raise bad_request(f"The body is nested too deeply: more than {_DEEPEST} levels.")
     # A body that holds no escape for one holds no lone surrogate either.
     return _without_lone_surrogates(body) if b"\\ud" in content.lower() else body
+
+
+def _is_deeper_than(levels: int, value: Any) -> bool:
+    inside = [value]
+    for _ in range(levels):
+        inside = [
+            element
+            for container in inside
+            for element in (container.values() if isinstance(container, dict) else container)
+            if isinstance(element, dict | list)
+        ]
+    return bool(inside)
 
 
 def _refuse_constant(name: str) -> NoReturn:
