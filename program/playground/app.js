@@ -99,7 +99,7 @@ class Page {
     document.addEventListener("keydown", (event) => event.key === "Escape" && NARROW.matches && this.showSidebar(false));
     window.addEventListener("scroll", () => this.scrolled(), { passive: true });
     window.addEventListener("popstate", () => {
-      this.followAddress();
+      if (this.addressed() !== (this.conversation.turns.length ? this.conversation.id : null)) this.followAddress();
       this.document.follow();
     });
     window.addEventListener("pagehide", () => this.saveAll());
@@ -173,8 +173,12 @@ class Page {
 
   // Conversations
 
+  addressed() {
+    return new URLSearchParams(location.search).get("conversation");
+  }
+
   followAddress() {
-    const id = new URLSearchParams(location.search).get("conversation");
+    const id = this.addressed();
     this.conversation = (id && this.store.get(id)) || this.store.create();
     this.open();
   }

@@ -181,7 +181,10 @@ export class CustomInputsEditor {
     const tag = this.value.filters?.lang;
     this.languages.value = this.about?.languages?.includes(tag) ? tag : "";
     const parts = Object.entries(this.value).map(([key, part]) => `${key}: ${typeof part === "string" ? part : JSON.stringify(part)}`);
-    this.summary.textContent = this.problem ? "!" : parts.join(" · ");
+    this.summary.classList.toggle("problem", Boolean(this.problem));
+    hush(this.summary);
+    if (this.problem) say(this.summary, "optionsWrong");
+    else this.summary.textContent = parts.join(" · ");
   }
 }
 

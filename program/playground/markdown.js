@@ -17,6 +17,7 @@ const TABLE_RULE = /^ {0,3}\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t
 
 const LINK = /!?\[([^[\]\n]{0,300})\]\(\s*<?([^\s<>()]*(?:\([^\s<>()]*\)[^\s<>()]*)*)>?(?:\s+"[^"\n]*")?\s*\)/y;
 const ADDRESS = /https?:\/\/[^\s<>"`\u3000-\u303f\uff00-\uffef]+/iy;
+const BRACKETED = /<(https?:\/\/[^\s<>]+)>/iy;
 const ESCAPED = /\\[!-/:-@[-`{-~]/y;
 
 /** The blocks of a text. `citations` have `start` and `end`, the places of their markers in it. */
@@ -167,16 +168,17 @@ function parseTable(lines, i, blocks, markers) {
     if (rule.endsWith(":")) return rule.startsWith(":") ? "centre" : "end";
     return "start";
   });
-  const row = (line, tag) => ({
-    tag: "tr",
-    children: splitCells(line)
-      .slice(0, alignments.length)
-      .map((cell, column) => ({
+  const row = (line, tag) => {
+    const cells = splitCells(line);
+    return {
+      tag: "tr",
+      children: alignments.map((alignment, column) => ({
         tag,
-        attributes: { class: `align-${alignments[column]}`, ...(tag === "th" && { scope: "col" }) },
-        children: parseInline(join([cell]), markers),
+        attributes: { class: `align-${alignment}`, ...(tag === "th" && { scope: "col" }) },
+        children: column < cells.length ? parseInline(join([cells[column]]), markers) : [],
       })),
-  });
+    };
+  };
   const head = { tag: "thead", children: [row(lines[i], "th")] };
   const body = { tag: "tbody", children: [] };
   let next = i + 2;
@@ -233,6 +235,8 @@ function parseInline(stretch, markers, depth = 0) {
   const nodes = [];
   const missing = new Set();
   const push = (node) => {
+    // A marker stays on the line of the words before it.
+    if (node.marker && nodes.at(-1)?.endsWith?.(" ")) nodes[nodes.length - 1] = `${nodes.at(-1).slice(0, -1)}\u00a0`;
     if (typeof node === "string" && typeof nodes.at(-1) === "string") nodes[nodes.length - 1] += node;
     else if (node !== "") nodes.push(node);
   };
@@ -267,6 +271,8 @@ function inlineAt(stretch, i, markers, depth, missing) {
     }
     case "!":
       return text[i + 1] === "[" ? linkAt(text, i) : null;
+    case "<":
+      return bracketedAddressAt(text, i);
     case "h":
     case "H":
       return addressAt(text, i);
@@ -323,13 +329,19 @@ function linkAt(text, i) {
 }
 
 function addressAt(text, i) {
-  if (i && /[\p{L}\p{N}]/u.test(text[i - 1])) return null;
+  if (i && /\w/.test(text[i - 1])) return null;
   const match = matchAt(ADDRESS, text, i);
   if (!match) return null;
   let address = match[0].replace(/[.,:;!?'*_~\]]+$/, "");
   if (address.endsWith(")") && !address.includes("(")) address = address.slice(0, -1);
   const link = webLink(address, address);
   return link && { nodes: [link], end: i + address.length };
+}
+
+function bracketedAddressAt(text, i) {
+  const match = matchAt(BRACKETED, text, i);
+  const link = match && webLink(match[1], match[1]);
+  return link && { nodes: [link], end: i + match[0].length };
 }
 
 function webLink(address, words) {

@@ -79,8 +79,9 @@ export class SourcePopover {
     const { offsetWidth: width, offsetHeight: height } = this.element;
     const left = Math.min(Math.max(GAP, at.left + at.width / 2 - width / 2), innerWidth - width - GAP);
     const above = at.top - height - GAP;
+    const ceiling = document.querySelector(".bar").offsetHeight;
     this.element.style.left = `${Math.max(GAP, left)}px`;
-    this.element.style.top = `${above >= GAP ? above : at.bottom + GAP}px`;
+    this.element.style.top = `${above >= ceiling ? above : Math.min(at.bottom + GAP, innerHeight - height - GAP)}px`;
   }
 }
 
