@@ -210,8 +210,8 @@ async function copyText(words) {
 }
 
 /** Kana tell Japanese. Otherwise the language is known only when the documents have one other. */
-function markLanguage(node, words, languages = ["en", "ja"]) {
-  const others = (languages ?? []).filter((tag) => tag !== "ja");
+function markLanguage(node, words, languages = []) {
+  const others = languages.filter((tag) => tag !== "ja");
   const known = /[\u3040-\u30ff]/.test(words) ? "ja" : others.length === 1 ? others[0] : "";
   if (node.getAttribute("lang") !== known) node.setAttribute("lang", known);
 }

@@ -28,6 +28,8 @@ export async function writeAnswer(server, request, answer, { signal, changed }) 
       answer.status = "failed";
       answer.error = { kind, message, status, retryAfterS, requestId };
     } else {
+      // A mistake of this page: told to the person as a failure, and to the console as what it is.
+      reportError(error);
       answer.status = "failed";
       answer.error = { kind: "unreadable", message: "", status: 0, retryAfterS: null, requestId: null };
     }

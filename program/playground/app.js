@@ -52,6 +52,8 @@ class Page {
     this.showSidebar(false);
     this.followAddress();
     this.document.follow();
+    // On a phone this would raise the keyboard over the page.
+    if (!NARROW.matches && !byId("document-view").open) byId("question").focus({ preventScroll: true });
     if (this.store.trouble) notify(this.store.trouble);
     return this.meetServer();
   }

@@ -79,7 +79,7 @@ function sourceItem({ number, uri, title, chunkId, quotes, score, snippet }) {
     webAddress(uri) ? icon("external") : icon("document"),
   );
   if (webAddress(uri)) sayAttribute(link, "title", "opensNewTab");
-  const words = quotes.length ? quotes.map(quoteBlock) : [el("p", { class: "snippet", dir: "auto" }, snippet)];
+  const words = quotes.length ? quotes.map(quoteBlock) : [el("p", { class: "snippet", dir: "auto" }, ...quoteWords(snippet.replace(/^#{1,6} +/, "")))];
   const foot = el(
     "p",
     { class: "source-foot" },

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 
@@ -220,7 +221,8 @@ class Tabs:
                 if one != page:
                     one.close()
             page.unroute_all()
-            page.goto("about:blank")
+            page.goto(urljoin(page.url, "/playground/icon.svg"))
+            page.evaluate("() => { localStorage.clear(); sessionStorage.clear(); }")
             self._free[key].append(page)
         troubles, self.troubles = self.troubles, []
         assert troubles == []
@@ -251,8 +253,6 @@ def open_page(tabs: Tabs) -> Iterator[Callable[..., Any]]:
 
     def open_page(server: RunningServer, path: str = "/", **options: Any) -> Any:
         page = tabs.open({"viewport": {"width": 1280, "height": 860}, "locale": "en-GB", **options})
-        page.goto(f"{server.url}/playground/icon.svg")
-        page.evaluate("() => { localStorage.clear(); sessionStorage.clear(); }")
         page.goto(server.url + path)
         return page
 
