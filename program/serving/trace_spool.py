@@ -29,6 +29,11 @@ _LOCK = "lock"
 _REFUSED = "refused.jsonl"
 
 
+def spool_line(trace: Trace) -> bytes:
+    """A trace as the spool holds it."""
+    return trace.to_json().encode("utf-8", "replace") + b"\n"
+
+
 class TraceSpool:
     """The appending side. Safe to use from many threads at once."""
 
@@ -55,9 +60,8 @@ class TraceSpool:
                 "--set serving.trace_spool=…"
             ) from error
 
-    def append(self, trace: Trace) -> bool:
-        """Keep a trace; False when there is no room, on the disk or in the limit."""
-        line = trace.to_json().encode("utf-8", "replace") + b"\n"
+    def append(self, line: bytes) -> bool:
+        """Keep a trace, as `spool_line` gives it; False when there is no room, on the disk or in the limit."""
         with self._lock:
             if self._pending_bytes + len(line) > self._max_bytes:
                 return False

@@ -100,10 +100,10 @@ class TraceWriter:
         stored = [trace.info.trace_id for trace in batch.traces if trace.info.trace_id not in failed]
         _report(
             spool=reader.path.name,
-            size=batch.size,
             stored=stored,
-            refused=[*failed, *("damaged" for _ in batch.damaged)],
-            reason=next(iter(failed.values()), ""),
+            refused=list(failed),
+            damaged=len(batch.damaged),
+            reason=next(iter(failed.values()), "damaged"),
         )
 
 

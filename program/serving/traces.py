@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 
-from program.serving.trace_spool import TraceSpool
+from program.serving.trace_spool import TraceSpool, spool_line
 from program.trace_capture import CapturingProcessor, StandIn, pop_trace
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,8 @@ class TraceRecorder:
             sys.executable, "-c", _WRITER_CODE, str(spool.path), tracking_uri, experiment_id,
         ]  # fmt: skip
         self._lock = threading.Lock()
-        self._pending: set[str] = set()
+        self._pending: dict[str, int] = {}
+        """The traces that are on their way to the store, and how many bytes of the spool each takes."""
         self._last_logged_s = -_LOG_EVERY_S
         self._is_stopping = False
         self._stand_in = StandIn(
@@ -92,11 +93,12 @@ class TraceRecorder:
         if trace is None:
             return
         trace_id = trace.info.trace_id
+        line = spool_line(trace)
         with self._lock:
-            self._pending.add(trace_id)
-        if not self._spool.append(trace):
+            self._pending[trace_id] = len(line)
+        if not self._spool.append(line):
             with self._lock:
-                self._pending.discard(trace_id)
+                del self._pending[trace_id]
                 self.counts.dropped += 1
             self._log(f"{self.counts.dropped} traces were dropped so far: the spool is full")
 
@@ -105,8 +107,7 @@ class TraceRecorder:
         self._is_stopping = True
         self._stand_in.give_back()
         self._spool.close()
-        assert self._writer.stdin is not None
-        self._writer.stdin.close()
+        self._close_input()
         try:
             self._writer.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -115,9 +116,19 @@ class TraceRecorder:
         self._listener.join()
         return self.pending
 
+    def _close_input(self) -> None:
+        assert self._writer.stdin is not None
+        self._writer.stdin.close()
+
     def _start_writer(self) -> subprocess.Popen[str]:
+        # In a session of its own, so that Ctrl-C at the terminal ends the server, and the server its writer.
         return subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            start_new_session=True,
         )
 
     def _listen(self) -> None:
@@ -129,26 +140,38 @@ class TraceRecorder:
             self._writer.wait()
             if self._is_stopping:
                 return
+            self._close_input()
             self._log(
                 f"the process that writes traces ended with {self._writer.returncode}; it is started again"
             )
             time.sleep(_RESTART_PAUSE_S)
-            if not self._is_stopping:
-                self._writer = self._start_writer()
+            if self._is_stopping:
+                return
+            self._writer = self._start_writer()
 
     def _take_report(self, line: str) -> None:
         report = json.loads(line)
         if "error" in report:
             self._log(f"traces wait to be written: {report['error']}")
             return
+        is_own = report["spool"] == self._spool.path.name
         with self._lock:
-            self.counts.stored += len(report["stored"])
-            self.counts.refused += len(report["refused"])
-            self._pending.difference_update(report["stored"], report["refused"])
-        if report["spool"] == self._spool.path.name:
-            self._spool.written(report["size"])
-        if report["refused"]:
+            self.counts.stored += self._take_settled(report["stored"], is_own)
+            self.counts.refused += self._take_settled(report["refused"], is_own) + report["damaged"]
+        if report["refused"] or report["damaged"]:
             self._log(f"the tracking store refused {self.counts.refused} traces so far: {report['reason']}")
+
+    def _take_settled(self, trace_ids: Sequence[str], is_own: bool) -> int:
+        """Traces that are not on their way any longer; how many were not reported before.
+
+        A writer that takes the place of another begins the spool's files anew and reports them again. What
+        others left is reported once, by whoever removed it.
+        """
+        if not is_own:
+            return len(trace_ids)
+        sizes = [self._pending.pop(trace_id) for trace_id in trace_ids if trace_id in self._pending]
+        self._spool.written(sum(sizes))
+        return len(sizes)
 
     def _log(self, message: str) -> None:
         """Say it, but not for each trace of a flood."""

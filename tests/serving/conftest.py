@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +24,14 @@ import httpx
 import mlflow
 import pytest
 import uvicorn
+from mlflow.entities import Trace, TraceInfo
 from prometheus_client.parser import text_string_to_metric_families
 
 from program.agent import CiteqaAgent, CitingAgent
 from program.citations import cite
 from program.serving.app import Served, create_app
+from program.serving.trace_spool import TraceSpool
+from program.serving.traces import TraceRecorder
 from program.settings import ServingSettings, Settings, validate_settings
 from program.types import CitedAnswer, Emit, Turn
 from retrieval.local_index import LocalIndex
@@ -213,6 +220,63 @@ class Gate:
         wait_until(lambda: self.entered >= number, lambda: f"{self.entered} of {number} answers were begun")
 
 
+class Store:
+    """A SQLite store of its own, a spool, and the recorders that bring traces from one to the other."""
+
+    def __init__(self, folder: Path, empty_store: Path) -> None:
+        self.file = folder / "mlflow.db"
+        self.spools = folder / "spool"
+        shutil.copyfile(empty_store, self.file)
+        self.uri = f"sqlite:///{self.file}"
+        self.client = mlflow.MlflowClient(tracking_uri=self.uri)
+        experiment = self.client.get_experiment_by_name("citeqa")
+        assert experiment is not None
+        self.experiment_id = experiment.experiment_id
+
+    @contextmanager
+    def recording(
+        self, *, spool_bytes: int = 2**30, sample_rate: float = 1.0, uri: str | None = None
+    ) -> Iterator[TraceRecorder]:
+        """A recorder in the place of MLflow's exporter."""
+        mlflow.set_tracking_uri(self.uri)
+        mlflow.tracing.reset()
+        mlflow.tracing.enable()
+        spool = TraceSpool(self.spools, spool_bytes)
+        recorder = TraceRecorder(
+            spool, tracking_uri=uri or self.uri, experiment_id=self.experiment_id, sample_rate=sample_rate
+        )
+        try:
+            yield recorder
+        finally:
+            recorder.stop(60)
+            mlflow.tracing.reset()
+            mlflow.tracing.disable()
+
+    def execute(self, statement: str) -> None:
+        """Change the database behind MLflow's back."""
+        with closing(sqlite3.connect(self.file)) as connection:
+            connection.execute(statement)
+            connection.commit()
+
+    def trace(self, trace_id: str) -> Trace:
+        """The trace with its spans."""
+        trace: Trace = self.client.get_trace(trace_id)
+        return trace
+
+    def ids(self, request_id: str | None = None) -> list[str]:
+        """The ids of all traces, or of those of one request."""
+        infos: list[TraceInfo] = []
+        token = None
+        while True:
+            page = self.client.search_traces(
+                locations=[self.experiment_id], max_results=500, page_token=token, include_spans=False
+            )
+            infos += [trace.info for trace in page]
+            token = page.token
+            if not token:
+                return [info.trace_id for info in infos if request_id in (None, info.client_request_id)]
+
+
 MakeServer = Callable[..., ThreadServer]
 StartProcess = Callable[..., "subprocess.Popen[str]"]
 
@@ -278,14 +342,19 @@ def make_settings(index_path: str) -> Callable[..., Settings]:
 
 
 @pytest.fixture
-def serve(answerer: Callable[[Turn, Emit | None], CitedAnswer]) -> Iterator[MakeServer]:
+def tracing_off() -> None:
+    """Nothing is traced, unless a file puts its own in the place of this."""
+    mlflow.tracing.disable()
+
+
+@pytest.fixture
+def serve(answerer: Callable[[Turn, Emit | None], CitedAnswer], tracing_off: None) -> Iterator[MakeServer]:
     """Makes servers, stopped after the test. Without a recorder nothing is traced.
 
     `of` is an answerer or settings (default: the answerer that costs nothing), `serving` are serving
     settings, `more` what else is `Served`.
     """
     servers: list[ThreadServer] = []
-    mlflow.tracing.disable()
 
     def make(of: Any = None, *, serving: Mapping[str, Any] | None = None, **more: Any) -> ThreadServer:
         if isinstance(of, Settings):
@@ -350,3 +419,37 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{file}")
     client.create_experiment("citeqa", (folder / "artifacts").as_uri())
     return file
+
+
+@pytest.fixture(scope="module")
+def lasting(
+    tmp_path_factory: pytest.TempPathFactory, empty_store: Path
+) -> Iterator[tuple[Store, TraceRecorder]]:
+    """One store with one recorder for the tests that only add traces: a writer takes seconds to start."""
+    store = Store(tmp_path_factory.mktemp("traces"), empty_store)
+    with store.recording() as recorder:
+        yield store, recorder
+
+
+@dataclass(frozen=True)
+class Traced:
+    """The lasting store and recorder, and what makes servers whose traces go there."""
+
+    store: Store
+    recorder: TraceRecorder
+    serve: MakeServer
+
+
+@pytest.fixture
+def traced(
+    lasting: tuple[Store, TraceRecorder], serve: MakeServer, monkeypatch: pytest.MonkeyPatch
+) -> Traced:
+    store, recorder = lasting
+    # The recorder of a server is stopped with it; this one goes on.
+    monkeypatch.setattr(recorder, "stop", lambda timeout_s: 0)
+    return Traced(store, recorder, functools.partial(serve, recorder=recorder))
+
+
+@pytest.fixture
+def make_store(tmp_path: Path, empty_store: Path) -> Callable[[], Store]:
+    return lambda: Store(tmp_path, empty_store)
