@@ -20,7 +20,12 @@ export class AnswerView {
     this.before = el("div", { class: "answer-before" });
     this.after = el("div", { class: "answer-after" });
     this.section = el("section", { class: "answer", label: "answer" }, this.before, this.body, this.after);
-    this.element = el("li", { class: "turn" }, el("h2", { class: "question", dir: "auto" }, turn.question), this.section);
+    this.element = el(
+      "li",
+      { class: "turn" },
+      el("h2", { class: "question", dir: "auto" }, turn.question),
+      this.section,
+    );
     markLanguage(this.element.firstChild, turn.question);
     this.show();
   }
@@ -47,7 +52,13 @@ export class AnswerView {
     const citation = this.turn.answer.citations.find((one) => one.number === number && one.start === start);
     if (!citation) return null;
     const source = this.turn.answer.outputs?.sources.find((one) => one.number === number);
-    return { number, uri: citation.url, title: citation.title, quote: citation.quote || source?.snippet, score: source?.score ?? null };
+    return {
+      number,
+      uri: citation.url,
+      title: citation.title,
+      quote: citation.quote || source?.snippet,
+      score: source?.score ?? null,
+    };
   }
 
   show() {
@@ -66,7 +77,14 @@ export class AnswerView {
     const { answer } = this.turn;
     const writing = answer.status === "writing";
     if (writing && !answer.text) {
-      this.body.replaceChildren(el("p", { class: "searching" }, el("span", { class: "dots" }, el("i"), el("i"), el("i")), el("span", { say: "searching" })));
+      this.body.replaceChildren(
+        el(
+          "p",
+          { class: "searching" },
+          el("span", { class: "dots" }, el("i"), el("i"), el("i")),
+          el("span", { say: "searching" }),
+        ),
+      );
       return;
     }
     this.body.querySelector(":scope > .searching")?.remove();
@@ -81,7 +99,8 @@ export class AnswerView {
   banners() {
     const { outputs } = this.turn.answer;
     const banners = [];
-    if (outputs?.fallback_reason) banners.push(banner("warning", "fallback", { reason: plain(outputs.fallback_reason) }));
+    if (outputs?.fallback_reason)
+      banners.push(banner("warning", "fallback", { reason: plain(outputs.fallback_reason) }));
     if (outputs?.abstained) banners.push(banner("info", "abstained"));
     return banners;
   }
@@ -99,24 +118,35 @@ export class AnswerView {
 
   stopped() {
     const key = this.turn.answer.text ? "stopped" : "stoppedEmpty";
-    return el("div", { class: "ending" }, icon("stop"), el("p", { say: key }),
-      button("retry", "askAgain", () => this.context.retry(this.turn), { className: "quiet-button strong" }));
+    return el(
+      "div",
+      { class: "ending" },
+      icon("stop"),
+      el("p", { say: key }),
+      button("retry", "askAgain", () => this.context.retry(this.turn), { className: "quiet-button strong" }),
+    );
   }
 
   failed() {
     const { error, text: said } = this.turn.answer;
     const key = errorKey(error ?? { kind: "unreadable" });
-    const again = button("retry", "retry", () => this.context.retry(this.turn), { className: "quiet-button strong" });
+    const again = button("retry", "retry", () => this.context.retry(this.turn), {
+      className: "quiet-button strong",
+    });
     if (error?.retryAfterS) this.wait(again, error.retryAfterS);
     return el(
       "div",
       { class: "ending failure", role: "alert" },
       icon("warning"),
-      el("div", {},
+      el(
+        "div",
+        {},
         el("p", { class: "failure-title", say: said ? "errorMidway" : "errorTitle" }),
         key && el("p", { say: key }),
         error?.message && el("p", { class: "failure-message", dir: "auto" }, plain(error.message)),
-        error?.requestId && el("p", { class: "help", say: "requestId", says: { id: plain(error.requestId) } })),
+        error?.requestId &&
+          el("p", { class: "help", say: "requestId", says: { id: plain(error.requestId) } }),
+      ),
       again,
     );
   }
@@ -162,7 +192,10 @@ export class AnswerView {
     const times = Object.fromEntries(Object.entries(timings).map(([stage, ms]) => [stage, shownTime(ms)]));
     if (times.retrieve || times.read) words.append(el("span", { say: "timings", says: times }));
     if (dropped) words.append(el("span", { say: "dropped", says: { count: dropped } }));
-    if (query && query !== question) words.append(el("span", { class: "searched", dir: "auto", say: "searchedFor", says: { query: plain(query) } }));
+    if (query && query !== question)
+      words.append(
+        el("span", { class: "searched", dir: "auto", say: "searchedFor", says: { query: plain(query) } }),
+      );
     return [words];
   }
 
@@ -188,9 +221,13 @@ export function asMarkdown(answer) {
   const lines = cited.map(({ number, title, uri }) => {
     const address = webAddress(uri);
     const name = plain(title || uri).replace(/[\\[\]`*_<]/g, "\\$&");
-    return address ? `- [${number}] [${name}](<${address.href}>)` : `- [${number}] ${name} (\`${plain(uri).replaceAll("`", "'")}\`)`;
+    return address
+      ? `- [${number}] [${name}](<${address.href}>)`
+      : `- [${number}] ${name} (\`${plain(uri).replaceAll("`", "'")}\`)`;
   });
-  return lines.length ? `${answer.text}\n\n${text("sourcesHeading")}\n\n${lines.join("\n")}\n` : `${answer.text}\n`;
+  return lines.length
+    ? `${answer.text}\n\n${text("sourcesHeading")}\n\n${lines.join("\n")}\n`
+    : `${answer.text}\n`;
 }
 
 async function copyText(words) {
@@ -217,7 +254,12 @@ function markLanguage(node, words, languages = []) {
 }
 
 function banner(kind, key, values) {
-  return el("div", { class: `banner ${kind}`, role: "note" }, icon(kind), el("p", { dir: "auto", say: key, says: values }));
+  return el(
+    "div",
+    { class: `banner ${kind}`, role: "note" },
+    icon(kind),
+    el("p", { dir: "auto", say: key, says: values }),
+  );
 }
 
 function shownTime(ms) {

@@ -4,7 +4,15 @@ import { ServerError } from "./server.js";
 
 /** An answer of which nothing was said yet. `status`: writing, done, stopped, failed. */
 export function emptyAnswer() {
-  return { status: "writing", text: "", citations: [], outputs: null, traceId: null, error: null, feedback: null };
+  return {
+    status: "writing",
+    text: "",
+    citations: [],
+    outputs: null,
+    traceId: null,
+    error: null,
+    feedback: null,
+  };
 }
 
 /**
@@ -57,7 +65,10 @@ export function applyEvent(answer, event) {
       return false;
     case "response.completed":
       takeTrace(answer, event.response);
-      takeItem(answer, event.response?.output?.findLast?.((item) => item?.type === "message"));
+      takeItem(
+        answer,
+        event.response?.output?.findLast?.((item) => item?.type === "message"),
+      );
       answer.outputs = readOutputs(event.response?.custom_outputs) ?? answer.outputs;
       return true;
     case "response.failed":

@@ -36,7 +36,9 @@ class Page {
       rename: (id, title) => this.rename(id, title),
       remove: (id) => this.remove(id),
     });
-    this.options = new CustomInputsEditor(byId("options-fields"), byId("options-summary"), (value) => this.keepOptions(value));
+    this.options = new CustomInputsEditor(byId("options-fields"), byId("options-summary"), (value) =>
+      this.keepOptions(value),
+    );
     this.document = new DocumentView(byId("document-view"), this.server, (title) => {
       this.documentTitle = title;
       this.showTitle();
@@ -62,11 +64,22 @@ class Page {
     try {
       this.about = await this.server.about();
     } catch (error) {
-      notify("aboutFailed", { get message() { return errorWords(error); } }, { key: "retry", act: () => this.meetServer() });
+      notify(
+        "aboutFailed",
+        {
+          get message() {
+            return errorWords(error);
+          },
+        },
+        { key: "retry", act: () => this.meetServer() },
+      );
       return;
     }
     this.options.know(this.about);
-    byId("reader").replaceChildren(el("span", { class: "visually-hidden", say: "readerLabel" }), readerName(this.about.reader));
+    byId("reader").replaceChildren(
+      el("span", { class: "visually-hidden", say: "readerLabel" }),
+      readerName(this.about.reader),
+    );
     this.showWelcome();
     for (const view of this.views.values()) if (!this.writing.has(this.conversation.id)) view.show();
   }
@@ -98,10 +111,14 @@ class Page {
     byId("backdrop").addEventListener("click", () => this.showSidebar(false));
     byId("to-end").addEventListener("click", () => this.toEnd());
     NARROW.addEventListener("change", () => this.showSidebar(false));
-    document.addEventListener("keydown", (event) => event.key === "Escape" && NARROW.matches && this.showSidebar(false));
+    document.addEventListener(
+      "keydown",
+      (event) => event.key === "Escape" && NARROW.matches && this.showSidebar(false),
+    );
     window.addEventListener("scroll", () => this.scrolled(), { passive: true });
     window.addEventListener("popstate", () => {
-      if (this.addressed() !== (this.conversation.turns.length ? this.conversation.id : null)) this.followAddress();
+      if (this.addressed() !== (this.conversation.turns.length ? this.conversation.id : null))
+        this.followAddress();
       this.document.follow();
     });
     window.addEventListener("pagehide", () => this.saveAll());
@@ -157,7 +174,8 @@ class Page {
     await writeAnswer(this.server, request, turn.answer, { signal: controller.signal, changed });
     this.writing.delete(conversation.id);
     this.showComposer();
-    if (turn.answer.status === "done") announce("complete", { count: gatherSources(turn.answer).cited.length });
+    if (turn.answer.status === "done")
+      announce("complete", { count: gatherSources(turn.answer).cited.length });
     if (turn.answer.status === "stopped") announce("stoppedAnnouncement");
   }
 
@@ -217,18 +235,23 @@ class Page {
     this.writing.get(id)?.abort();
     this.store.remove(id);
     if (id === this.conversation.id) this.goTo(null);
-    notify("removed", { title: plain(conversation.title) }, {
-      key: "undo",
-      act: () => {
-        this.store.restore(conversation);
-        this.goTo(id);
+    notify(
+      "removed",
+      { title: plain(conversation.title) },
+      {
+        key: "undo",
+        act: () => {
+          this.store.restore(conversation);
+          this.goTo(id);
+        },
       },
-    });
+    );
   }
 
   async removeAll() {
     const count = this.store.all().length;
-    if (!count || !(await confirm("confirmDeleteAllTitle", "confirmDeleteAll", { count }, "deleteAll"))) return;
+    if (!count || !(await confirm("confirmDeleteAllTitle", "confirmDeleteAll", { count }, "deleteAll")))
+      return;
     for (const controller of this.writing.values()) controller.abort();
     this.store.removeAll();
     this.goTo(null);
@@ -265,7 +288,8 @@ class Page {
         view?.element.remove();
         view = this.viewFor(turn);
       }
-      if (list.children[position] !== view.element) list.insertBefore(view.element, list.children[position] ?? null);
+      if (list.children[position] !== view.element)
+        list.insertBefore(view.element, list.children[position] ?? null);
     });
     byId("welcome").hidden = turns.length > 0;
     this.showList();
@@ -326,10 +350,21 @@ class Page {
     const { index, examples } = this.about;
     if (index) say(byId("welcome-lead"), "welcomeLead", index);
     else say(byId("welcome-lead"), "welcomeLeadUnknown");
-    const given = (Array.isArray(examples) ? examples : []).filter((example) => typeof example === "string").slice(0, 6);
+    const given = (Array.isArray(examples) ? examples : [])
+      .filter((example) => typeof example === "string")
+      .slice(0, 6);
     const hints = given.length
-      ? [el("h3", { say: "tryOne" }), el("ul", { class: "examples" }, ...given.map((words) => this.example(words)))]
-      : [el("ul", { class: "hints" }, ...["hintAsk", "hintSources", "hintFollowUp"].map((key) => el("li", { say: key })))];
+      ? [
+          el("h3", { say: "tryOne" }),
+          el("ul", { class: "examples" }, ...given.map((words) => this.example(words))),
+        ]
+      : [
+          el(
+            "ul",
+            { class: "hints" },
+            ...["hintAsk", "hintSources", "hintFollowUp"].map((key) => el("li", { say: key })),
+          ),
+        ];
     byId("welcome-hints").replaceChildren(...hints);
   }
 
@@ -400,7 +435,10 @@ class Page {
   toEnd() {
     this.follows = true;
     byId("to-end").hidden = true;
-    window.scrollTo({ top: this.conversation.turns.length ? document.documentElement.scrollHeight : 0, behavior: "instant" });
+    window.scrollTo({
+      top: this.conversation.turns.length ? document.documentElement.scrollHeight : 0,
+      behavior: "instant",
+    });
   }
 }
 

@@ -105,7 +105,9 @@ export class ConversationStore extends EventTarget {
   }
 
   write(conversation) {
-    this.attempt(() => this.storage?.setItem(PREFIX + conversation.id, JSON.stringify(asStored(conversation))));
+    this.attempt(() =>
+      this.storage?.setItem(PREFIX + conversation.id, JSON.stringify(asStored(conversation))),
+    );
   }
 
   attempt(access) {
@@ -132,7 +134,9 @@ export function titleFrom(question) {
 
 /** The Responses `input` of a conversation up to and with `turn`: turns without an answer are left out. */
 export function inputUpTo(conversation, turn, longest = 20) {
-  const earlier = conversation.turns.slice(0, conversation.turns.indexOf(turn)).filter(({ answer }) => answer.text);
+  const earlier = conversation.turns
+    .slice(0, conversation.turns.indexOf(turn))
+    .filter(({ answer }) => answer.text);
   return [
     ...earlier.slice(-longest).flatMap(({ question, answer }) => [
       { role: "user", content: question },
@@ -185,7 +189,13 @@ function readConversation(words, id) {
 function readTurn(value) {
   if (!isObject(value) || typeof value.id !== "string" || typeof value.question !== "string") return null;
   const { id, question } = value;
-  return { id, question, askedAt: time(value.askedAt), changedAt: time(value.changedAt), answer: readAnswer(value.answer) };
+  return {
+    id,
+    question,
+    askedAt: time(value.askedAt),
+    changedAt: time(value.changedAt),
+    answer: readAnswer(value.answer),
+  };
 }
 
 function readAnswer(value) {
@@ -203,7 +213,13 @@ function readAnswer(value) {
 
 function readError(value) {
   if (!isObject(value)) return null;
-  return { kind: word(value.kind), message: word(value.message), status: 0, retryAfterS: null, requestId: word(value.requestId) || null };
+  return {
+    kind: word(value.kind),
+    message: word(value.message),
+    status: 0,
+    retryAfterS: null,
+    requestId: word(value.requestId) || null,
+  };
 }
 
 function readFeedback(value) {

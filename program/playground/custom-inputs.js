@@ -9,7 +9,10 @@ const TYPES = {
   string: { key: "typeString", is: (value) => typeof value === "string" },
   boolean: { key: "typeBoolean", is: (value) => typeof value === "boolean" },
   array: { key: "typeArray", is: Array.isArray },
-  object: { key: "typeObject", is: (value) => value !== null && typeof value === "object" && !Array.isArray(value) },
+  object: {
+    key: "typeObject",
+    is: (value) => value !== null && typeof value === "object" && !Array.isArray(value),
+  },
 };
 
 /** The object that is written, or in words what is wrong with it: `{value}` or `{problem: {key, values}}`. */
@@ -109,19 +112,40 @@ export class CustomInputsEditor {
 
   build() {
     const { k = 5, programs = [], languages = [] } = this.about ?? {};
-    this.k = el("input", { id: "option-k", type: "number", min: "1", max: "100", inputmode: "numeric", placeholder: String(k) });
-    this.k.addEventListener("input", () => this.put("k", this.k.value === "" ? undefined : Number(this.k.value)));
-    this.program = choice("option-program", programs.map((name) => [name, name]), programs[0]);
+    this.k = el("input", {
+      id: "option-k",
+      type: "number",
+      min: "1",
+      max: "100",
+      inputmode: "numeric",
+      placeholder: String(k),
+    });
+    this.k.addEventListener("input", () =>
+      this.put("k", this.k.value === "" ? undefined : Number(this.k.value)),
+    );
+    this.program = choice(
+      "option-program",
+      programs.map((name) => [name, name]),
+      programs[0],
+    );
     this.program.addEventListener("change", () =>
       this.put("program", this.program.value === programs[0] ? undefined : this.program.value),
     );
-    this.languages = choice("option-language", languages.map((tag) => [tag, languageName(tag)]));
+    this.languages = choice(
+      "option-language",
+      languages.map((tag) => [tag, languageName(tag)]),
+    );
     this.languages.prepend(el("option", { value: "", say: "anyLanguage" }));
     this.languages.value = "";
     this.languages.addEventListener("change", () => this.putLanguage(this.languages.value));
     this.raw = el("textarea", {
-      id: "option-raw", rows: "4", spellcheck: "false", dir: "ltr", autocomplete: "off",
-      "aria-describedby": "option-raw-problem option-raw-help", placeholder: '{"k": 8}',
+      id: "option-raw",
+      rows: "4",
+      spellcheck: "false",
+      dir: "ltr",
+      autocomplete: "off",
+      "aria-describedby": "option-raw-problem option-raw-help",
+      placeholder: '{"k": 8}',
     });
     this.raw.addEventListener("input", () => this.written());
     this.word = el("p", { class: "problem", id: "option-raw-problem", role: "alert" });
@@ -131,8 +155,19 @@ export class CustomInputsEditor {
       field("optionK", this.k),
       ...(programs.length > 1 ? [field("optionProgram", this.program)] : []),
       ...(languages.length ? [field("optionLanguage", this.languages)] : []),
-      el("div", { class: "field wide" }, el("label", { for: "option-raw", say: "optionRaw" }), this.raw, this.word,
-        el("div", { class: "field-foot" }, el("p", { class: "help", id: "option-raw-help", say: "optionRawHelp" }), reset)),
+      el(
+        "div",
+        { class: "field wide" },
+        el("label", { for: "option-raw", say: "optionRaw" }),
+        this.raw,
+        this.word,
+        el(
+          "div",
+          { class: "field-foot" },
+          el("p", { class: "help", id: "option-raw-help", say: "optionRawHelp" }),
+          reset,
+        ),
+      ),
     );
   }
 
@@ -176,11 +211,15 @@ export class CustomInputsEditor {
   showFields(editing) {
     if (editing !== "k") this.k.value = Number.isFinite(this.value.k) ? this.value.k : "";
     if (this.about?.programs?.length) {
-      this.program.value = this.about.programs.includes(this.value.program) ? this.value.program : this.about.programs[0];
+      this.program.value = this.about.programs.includes(this.value.program)
+        ? this.value.program
+        : this.about.programs[0];
     }
     const tag = this.value.filters?.lang;
     this.languages.value = this.about?.languages?.includes(tag) ? tag : "";
-    const parts = Object.entries(this.value).map(([key, part]) => `${key}: ${typeof part === "string" ? part : JSON.stringify(part)}`);
+    const parts = Object.entries(this.value).map(
+      ([key, part]) => `${key}: ${typeof part === "string" ? part : JSON.stringify(part)}`,
+    );
     this.summary.classList.toggle("problem", Boolean(this.problem));
     hush(this.summary);
     if (this.problem) say(this.summary, "optionsWrong");
@@ -191,7 +230,12 @@ export class CustomInputsEditor {
 /** Names of types are said in the language of the moment, so they are getters. */
 function inWords(values = {}) {
   if (!values.typeKey) return values;
-  return { ...values, get type() { return text(values.typeKey); } };
+  return {
+    ...values,
+    get type() {
+      return text(values.typeKey);
+    },
+  };
 }
 
 function languageName(tag) {

@@ -42,16 +42,33 @@ export class DocumentView {
   async open(uri, chunk, quote) {
     this.request += 1;
     const { request } = this;
-    this.frame({ uri, title: uri }, el("p", { class: "document-state", role: "status", say: "documentLoading" }));
+    this.frame(
+      { uri, title: uri },
+      el("p", { class: "document-state", role: "status", say: "documentLoading" }),
+    );
     if (!this.dialog.open) this.dialog.showModal();
     try {
       const found = await this.server.document(uri, chunk);
       if (request === this.request) this.show(uri, quote, found);
     } catch (error) {
       if (request !== this.request) return;
-      const values = { get message() { return errorWords(error); } };
-      const again = button("retry", "retry", () => this.open(uri, chunk, quote), { className: "quiet-button strong" });
-      this.frame({ uri, title: uri }, el("div", { class: "document-state", role: "alert" }, el("p", { say: "documentFailed", says: values }), again));
+      const values = {
+        get message() {
+          return errorWords(error);
+        },
+      };
+      const again = button("retry", "retry", () => this.open(uri, chunk, quote), {
+        className: "quiet-button strong",
+      });
+      this.frame(
+        { uri, title: uri },
+        el(
+          "div",
+          { class: "document-state", role: "alert" },
+          el("p", { say: "documentFailed", says: values }),
+          again,
+        ),
+      );
     }
   }
 
@@ -72,16 +89,31 @@ export class DocumentView {
 
   frame({ uri, title, quote }, content) {
     const original = quoteAddress(uri, quote ?? "");
-    const close = button("close", "close", () => this.dialog.close(), { words: false, className: "icon-button" });
+    const close = button("close", "close", () => this.dialog.close(), {
+      words: false,
+      className: "icon-button",
+    });
     const head = el(
       "header",
       { class: "document-head" },
-      el("div", { class: "document-name" },
+      el(
+        "div",
+        { class: "document-name" },
         el("h2", { id: "document-title", dir: "auto" }, plain(title)),
-        el("p", { class: "source-foot" },
+        el(
+          "p",
+          { class: "source-foot" },
           el("span", { say: "documentIndexed" }),
           el("bdi", { class: "place" }, placeName(uri)),
-          original && el("a", { href: original, target: "_blank", rel: "noopener noreferrer" }, el("span", { say: "documentOpen" }), icon("external")))),
+          original &&
+            el(
+              "a",
+              { href: original, target: "_blank", rel: "noopener noreferrer" },
+              el("span", { say: "documentOpen" }),
+              icon("external"),
+            ),
+        ),
+      ),
       close,
     );
     this.dialog.replaceChildren(head, content);

@@ -23,7 +23,8 @@ export function el(tag, properties = {}, ...children) {
     if (value === undefined || value === null || value === false) continue;
     if (name === "say") say(node, value, properties.says);
     else if (name === "label") sayAttribute(node, "aria-label", value, properties.says);
-    else if (name === "on") for (const [event, listener] of Object.entries(value)) node.addEventListener(event, listener);
+    else if (name === "on")
+      for (const [event, listener] of Object.entries(value)) node.addEventListener(event, listener);
     else if (name !== "says") setAttribute(node, name, value);
   }
   node.append(...children.filter((child) => child !== undefined && child !== null && child !== false));
@@ -33,7 +34,8 @@ export function el(tag, properties = {}, ...children) {
 /** Set an attribute from the list of harmless ones. */
 export function setAttribute(node, name, value) {
   if (!ATTRIBUTES.has(name)) throw new Error(`no attribute '${name}' is set by this page`);
-  if (name === "href" && !/^(https?:\/\/|\/(?![/\\])|#)/i.test(value)) throw new Error("not an address to link to");
+  if (name === "href" && !/^(https?:\/\/|\/(?![/\\])|#)/i.test(value))
+    throw new Error("not an address to link to");
   node.setAttribute(name, value === true ? "" : value);
 }
 
@@ -53,7 +55,10 @@ const DRAWINGS = {
   trash: ["M5 7h14M10 7V4h4v3M7 7l1 13h8l1-13"],
   external: ["M14 5h5v5M19 5l-8 8M11 6H5v13h13v-6"],
   document: ["M6 3h8l4 4v14H6zM14 3v4h4", "M9 12h6M9 16h6"],
-  sun: ["M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8", "M12 2v2M12 20v2M2 12h2M20 12h2M5 5l1.4 1.4M17.6 17.6L19 19M19 5l-1.4 1.4M6.4 17.6L5 19"],
+  sun: [
+    "M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8",
+    "M12 2v2M12 20v2M2 12h2M20 12h2M5 5l1.4 1.4M17.6 17.6L19 19M19 5l-1.4 1.4M6.4 17.6L5 19",
+  ],
   moon: ["M20 14.5A8.5 8.5 0 0 1 9.5 4a8.5 8.5 0 1 0 10.5 10.5z"],
   auto: ["M12 4a8 8 0 1 0 0 16 8 8 0 0 0 0-16", "M12 4v16M12 8h4M12 12h7.5M12 16h4"],
   warning: ["M12 4l9 16H3z", "M12 10v4M12 17v.5"],
@@ -75,7 +80,12 @@ export function icon(name) {
 }
 
 /** A button with an icon, words, or both. `words` false: the words are its accessible name only. */
-export function button(iconName, key, click, { words = true, says, className = "quiet-button", ...more } = {}) {
+export function button(
+  iconName,
+  key,
+  click,
+  { words = true, says, className = "quiet-button", ...more } = {},
+) {
   const node = el("button", { type: "button", class: className, on: { click }, ...more });
   if (iconName) node.append(icon(iconName));
   if (words) node.append(el("span", { say: key, says }));

@@ -15,7 +15,10 @@ export class Feedback {
     this.changed = changed;
     this.wanted = null;
     this.sending = false;
-    this.good = button("good", "good", () => this.give(true), { words: false, className: "icon-button thumb" });
+    this.good = button("good", "good", () => this.give(true), {
+      words: false,
+      className: "icon-button thumb",
+    });
     this.bad = button("bad", "bad", () => this.give(false), { words: false, className: "icon-button thumb" });
     this.thumbs = el("span", { class: "thumbs", role: "group", label: "feedback" }, this.good, this.bad);
     this.words = el("textarea", { rows: "2", maxlength: "5000", dir: "auto", label: "comment" });
@@ -24,7 +27,12 @@ export class Feedback {
     this.state = el("p", { class: "feedback-state", role: "status" });
     this.again = button("retry", "retry", () => this.send(), { className: "quiet-button strong" });
     this.submit = el("button", { type: "submit", class: "quiet-button strong", say: "sendComment" });
-    this.comment = el("form", { class: "comment", hidden: true }, this.words, el("div", { class: "comment-foot" }, this.state, this.again, this.submit));
+    this.comment = el(
+      "form",
+      { class: "comment", hidden: true },
+      this.words,
+      el("div", { class: "comment-foot" }, this.state, this.again, this.submit),
+    );
     this.comment.addEventListener("submit", (event) => {
       event.preventDefault();
       this.give((this.wanted ?? this.answer.feedback).value);
@@ -56,7 +64,11 @@ export class Feedback {
       }
       say(this.state, "feedbackSaved");
     } catch (error) {
-      say(this.state, "feedbackFailed", { get message() { return errorWords(error); } });
+      say(this.state, "feedbackFailed", {
+        get message() {
+          return errorWords(error);
+        },
+      });
       this.state.classList.add("problem");
       this.again.hidden = false;
     } finally {
@@ -67,7 +79,12 @@ export class Feedback {
 
   async post({ value, comment }) {
     const previous = this.answer.feedback?.assessmentId;
-    const body = { trace_id: this.answer.traceId, value, comment: comment || null, ...(previous && { assessment_id: previous }) };
+    const body = {
+      trace_id: this.answer.traceId,
+      value,
+      comment: comment || null,
+      ...(previous && { assessment_id: previous }),
+    };
     const { assessment_id: id } = await persistently(() => this.server.feedback(body));
     this.answer.feedback = { value, comment, assessmentId: typeof id === "string" ? id : null };
     this.changed();
@@ -113,11 +130,18 @@ export function traceButton(server, answer, state) {
       if (tab && !tab.closed) tab.location.replace(address.href);
       else {
         say(state, "traceBlocked");
-        state.append(" ", el("a", { href: address.href, target: "_blank", rel: "noopener noreferrer", say: "traceOpen" }));
+        state.append(
+          " ",
+          el("a", { href: address.href, target: "_blank", rel: "noopener noreferrer", say: "traceOpen" }),
+        );
       }
     } catch (error) {
       tab?.close();
-      say(state, "traceFailed", { get message() { return errorWords(error); } });
+      say(state, "traceFailed", {
+        get message() {
+          return errorWords(error);
+        },
+      });
     } finally {
       node.disabled = false;
     }

@@ -62,13 +62,18 @@ function asShown(quote) {
 }
 
 function plainLines(quote) {
-  return String(quote).split(/\r?\n/).filter((line) => line.trim());
+  return String(quote)
+    .split(/\r?\n/)
+    .filter((line) => line.trim());
 }
 
 /** Where the words are; Japanese, which writes no spaces, is divided by the browser's dictionary. */
 function wordsOf(words) {
   if (!Intl.Segmenter) {
-    return [...words.matchAll(/\S+/g)].map((match) => ({ start: match.index, end: match.index + match[0].length }));
+    return [...words.matchAll(/\S+/g)].map((match) => ({
+      start: match.index,
+      end: match.index + match[0].length,
+    }));
   }
   return [...new Intl.Segmenter(undefined, { granularity: "word" }).segment(words)]
     .filter((segment) => segment.isWordLike)

@@ -15,20 +15,23 @@ const QUOTE = /^ {0,3}> ?/;
 const ITEM = /^([ \t]*)([-*+]|\d{1,9}[.)])(?:([ \t]+)(?=\S)|[ \t]*$)/;
 const TABLE_RULE = /^ {0,3}\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$/;
 
-const LINK = /!?\[([^[\]\n]{0,300})\]\(\s*<?([^\s<>()]*(?:\([^\s<>()]*\)[^\s<>()]*)*)>?(?:\s+"[^"\n]*")?\s*\)/y;
+const LINK =
+  /!?\[([^[\]\n]{0,300})\]\(\s*<?([^\s<>()]*(?:\([^\s<>()]*\)[^\s<>()]*)*)>?(?:\s+"[^"\n]*")?\s*\)/y;
 const ADDRESS = /https?:\/\/[^\s<>"`\u3000-\u303f\uff00-\uffef]+/iy;
 const BRACKETED = /<(https?:\/\/[^\s<>]+)>/iy;
 const ESCAPED = /\\[!-/:-@[-`{-~]/y;
 
 /** The blocks of a text. `citations` have `start` and `end`, the places of their markers in it. */
 export function parseMarkdown(text, citations = []) {
-  const markers = new Map(citations.filter(({ start }) => start >= 0).map((citation) => [citation.start, citation]));
+  const markers = new Map(
+    citations.filter(({ start }) => start >= 0).map((citation) => [citation.start, citation]),
+  );
   return parseBlocks(splitLines(text), markers, 0);
 }
 
 function splitLines(text) {
   const lines = [];
-  for (let at = 0; at <= text.length; ) {
+  for (let at = 0; at <= text.length;) {
     const end = text.indexOf("\n", at);
     const stop = end < 0 ? text.length : end;
     lines.push({ text: text.slice(at, stop).replace(/\r$/, ""), at });
@@ -120,7 +123,8 @@ function parseList(lines, i, blocks, markers, depth) {
   let next = i;
   while (next < lines.length) {
     const match = ITEM.exec(lines[next].text);
-    if (!match || match[2].at(-1) !== kind || indentOf(lines[next]) > base + 1 || RULE.test(lines[next].text)) break;
+    if (!match || match[2].at(-1) !== kind || indentOf(lines[next]) > base + 1 || RULE.test(lines[next].text))
+      break;
     const taken = takeItem(lines, next, match, base);
     items.push({ tag: "li", children: unwrap(parseBlocks(taken.lines, markers, depth + 1)) });
     next = taken.next;
@@ -182,8 +186,13 @@ function parseTable(lines, i, blocks, markers) {
   const head = { tag: "thead", children: [row(lines[i], "th")] };
   const body = { tag: "tbody", children: [] };
   let next = i + 2;
-  for (; next < lines.length && lines[next].text.includes("|"); next += 1) body.children.push(row(lines[next], "td"));
-  blocks.push({ tag: "div", attributes: { class: "table", tabindex: "0" }, children: [{ tag: "table", children: [head, body] }] });
+  for (; next < lines.length && lines[next].text.includes("|"); next += 1)
+    body.children.push(row(lines[next], "td"));
+  blocks.push({
+    tag: "div",
+    attributes: { class: "table", tabindex: "0" },
+    children: [{ tag: "table", children: [head, body] }],
+  });
   return next;
 }
 
@@ -228,7 +237,10 @@ function join(lines) {
   return { text, places };
 }
 
-const sub = (stretch, from, to) => ({ text: stretch.text.slice(from, to), places: stretch.places.slice(from, to) });
+const sub = (stretch, from, to) => ({
+  text: stretch.text.slice(from, to),
+  places: stretch.places.slice(from, to),
+});
 
 /** Inline nodes of a stretch. */
 function parseInline(stretch, markers, depth = 0) {
@@ -236,7 +248,8 @@ function parseInline(stretch, markers, depth = 0) {
   const missing = new Set();
   const push = (node) => {
     // A marker stays on the line of the words before it.
-    if (node.marker && nodes.at(-1)?.endsWith?.(" ")) nodes[nodes.length - 1] = `${nodes.at(-1).slice(0, -1)}\u00a0`;
+    if (node.marker && nodes.at(-1)?.endsWith?.(" "))
+      nodes[nodes.length - 1] = `${nodes.at(-1).slice(0, -1)}\u00a0`;
     if (typeof node === "string" && typeof nodes.at(-1) === "string") nodes[nodes.length - 1] += node;
     else if (node !== "") nodes.push(node);
   };
@@ -311,7 +324,7 @@ function codeAt(text, i, missing) {
 /** Where the run of backticks that closes `fence` begins; what is missing once is not looked for again. */
 function closingRun(text, from, fence, missing) {
   if (missing.has(fence)) return -1;
-  for (let i = text.indexOf("`", from); i >= 0; ) {
+  for (let i = text.indexOf("`", from); i >= 0;) {
     const run = runAt(text, i);
     if (run === fence) return i;
     i = text.indexOf("`", i + run.length);
@@ -361,7 +374,8 @@ function emphasisAt(stretch, i, markers, depth, missing) {
   const mark = run.length >= 2 ? run.slice(0, 2) : run;
   const tag = EMPHASIS[mark];
   const from = i + mark.length;
-  const opens = tag && text[from] !== undefined && !/\s/.test(text[from]) && !(mark[0] === "_" && isWord(text[i - 1]));
+  const opens =
+    tag && text[from] !== undefined && !/\s/.test(text[from]) && !(mark[0] === "_" && isWord(text[i - 1]));
   const end = opens ? closingMark(text, from, mark, missing) : -1;
   if (end < 0) return { nodes: [run], end: i + run.length };
   return {
@@ -384,7 +398,8 @@ function closingMark(text, from, mark, missing) {
       const run = runAt(text, i);
       const closes = !/\s/.test(text[i - 1]) && !(mark[0] === "_" && isWord(text[i + run.length]));
       // Of `***` the inner mark closes first; a single mark is not half of a double one.
-      if (closes && i > from && (run.length === mark.length || run.length === 3)) return i + run.length - mark.length;
+      if (closes && i > from && (run.length === mark.length || run.length === 3))
+        return i + run.length - mark.length;
       i += run.length - 1;
     }
   }

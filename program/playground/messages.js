@@ -86,7 +86,8 @@ const ENGLISH = {
   stoppedEmpty: "Stopped before anything was said.",
   askAgain: "Ask again",
   abstained: "The documents found do not hold an answer.",
-  fallback: ({ reason }) => `The language model failed, so sentences from the documents answer instead. ${reason}`,
+  fallback: ({ reason }) =>
+    `The language model failed, so sentences from the documents answer instead. ${reason}`,
   searchedFor: ({ query }) => `Searched for: ${query}`,
   marker: ({ number, title }) => `Source ${number}: ${title}`,
   timings: ({ condense, retrieve, read }) =>
@@ -163,11 +164,14 @@ const JAPANESE = {
   undo: "元に戻す",
   dismiss: "閉じる",
   confirmDeleteAllTitle: "すべての会話を削除しますか？",
-  confirmDeleteAll: ({ count }) => `${count} 件の会話をこのブラウザーから削除します。この操作は取り消せません。`,
+  confirmDeleteAll: ({ count }) =>
+    `${count} 件の会話をこのブラウザーから削除します。この操作は取り消せません。`,
   cancel: "キャンセル",
   close: "閉じる",
-  storageFull: "ブラウザーの保存領域がいっぱいです。新しい回答は、このタブを閉じるまでのあいだだけ保持されます。",
-  storageBlocked: "このページではブラウザーの保存領域を使えません。会話は、このタブを閉じるまでのあいだだけ保持されます。",
+  storageFull:
+    "ブラウザーの保存領域がいっぱいです。新しい回答は、このタブを閉じるまでのあいだだけ保持されます。",
+  storageBlocked:
+    "このページではブラウザーの保存領域を使えません。会話は、このタブを閉じるまでのあいだだけ保持されます。",
   readerExtractive: "抽出型（言語モデルなし）",
   readerLabel: "回答者",
   welcomeTitle: "文書に質問する",
@@ -175,7 +179,8 @@ const JAPANESE = {
     `${documents.toLocaleString("ja")} 件の文書、${passages.toLocaleString("ja")} 個のパッセージ。回答には必ず、根拠となる文へのリンクが付きます。`,
   welcomeLeadUnknown: "回答には必ず、根拠となる文へのリンクが付きます。",
   hintAsk: "普段の言葉で質問してください。日本語でも英語でもかまいません。",
-  hintSources: "回答中の番号にポインターを合わせると、元のパッセージが表示されます。クリックすると原文が開きます。",
+  hintSources:
+    "回答中の番号にポインターを合わせると、元のパッセージが表示されます。クリックすると原文が開きます。",
   hintFollowUp: "続けて質問できます。それまでのやり取りを踏まえて回答します。",
   tryOne: "質問の例",
   aboutFailed: ({ message }) => `サーバーに接続できませんでした：${message}`,
@@ -194,7 +199,8 @@ const JAPANESE = {
   optionRawHelp: "この会話のすべての質問とともに送信されます。",
   optionsReset: "リセット",
   optionsWrong: "要修正",
-  jsonSyntaxAt: ({ line, column }) => `JSON として正しくありません。${line} 行目の ${column} 文字目を確認してください。`,
+  jsonSyntaxAt: ({ line, column }) =>
+    `JSON として正しくありません。${line} 行目の ${column} 文字目を確認してください。`,
   jsonNotObject: "波かっこで囲んだオブジェクト { … } を入力してください。",
   jsonUnknownKey: ({ key, known }) => `「${key}」という項目はありません。使える項目：${known}`,
   jsonWrongType: ({ key, type }) => `「${key}」には${type}を指定してください。`,

@@ -98,5 +98,9 @@ function contents({ number, uri, title, score, quote }) {
     el("bdi", { class: "place" }, placeName(uri)),
     score === null ? null : el("span", { say: "score", says: { score: shownScore(score) } }),
   );
-  return [head, quote && el("blockquote", { class: "quote", dir: "auto" }, ...quoteWords(quote)), foot].filter(Boolean);
+  return [
+    head,
+    quote && el("blockquote", { class: "quote", dir: "auto" }, ...quoteWords(quote)),
+    foot,
+  ].filter(Boolean);
 }

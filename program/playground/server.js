@@ -132,12 +132,15 @@ async function refusal(response) {
   } catch {
     // A proxy's page, say: its status must do.
   }
-  const message = [body?.error?.message, body?.message, body?.detail].find((word) => typeof word === "string");
+  const message = [body?.error?.message, body?.message, body?.detail].find(
+    (word) => typeof word === "string",
+  );
   const wait = Number(response.headers.get("Retry-After"));
   return new ServerError(response.status === 429 ? "busy" : "refused", {
     message: message ?? `HTTP ${response.status}`,
     status: response.status,
-    retryAfterS: response.status === 429 && Number.isFinite(wait) && wait > 0 ? Math.min(Math.ceil(wait), 3600) : null,
+    retryAfterS:
+      response.status === 429 && Number.isFinite(wait) && wait > 0 ? Math.min(Math.ceil(wait), 3600) : null,
     requestId: response.headers.get("X-Request-Id"),
   });
 }

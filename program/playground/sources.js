@@ -10,7 +10,8 @@ import { sayAttribute } from "./messages.js";
  */
 export function sourceLink({ uri, chunkId, quote }, properties, ...children) {
   const href = quoteAddress(uri, quote);
-  if (href) return el("a", { href, target: "_blank", rel: "noopener noreferrer", ...properties }, ...children);
+  if (href)
+    return el("a", { href, target: "_blank", rel: "noopener noreferrer", ...properties }, ...children);
   return indexLink({ uri, chunkId, quote }, properties, ...children);
 }
 
@@ -40,12 +41,21 @@ export function markerLink(citation) {
 export function gatherSources(answer) {
   const cited = new Map();
   for (const { number, url, title, chunkId, quote } of answer.citations) {
-    const source = cited.get(number) ?? { number, uri: url, title, chunkId, quotes: [], score: null, snippet: "" };
+    const source = cited.get(number) ?? {
+      number,
+      uri: url,
+      title,
+      chunkId,
+      quotes: [],
+      score: null,
+      snippet: "",
+    };
     if (quote && !source.quotes.includes(quote)) source.quotes.push(quote);
     cited.set(number, source);
   }
   const uncited = [];
-  for (const { number, doc_uri: uri, title, chunk_id: chunkId, score, snippet } of answer.outputs?.sources ?? []) {
+  for (const { number, doc_uri: uri, title, chunk_id: chunkId, score, snippet } of answer.outputs?.sources ??
+    []) {
     const source = cited.get(number);
     if (source) Object.assign(source, { score, snippet });
     else uncited.push({ number, uri, title, chunkId, quotes: [], score, snippet });
@@ -79,7 +89,9 @@ function sourceItem({ number, uri, title, chunkId, quotes, score, snippet }) {
     webAddress(uri) ? icon("external") : icon("document"),
   );
   if (webAddress(uri)) sayAttribute(link, "title", "opensNewTab");
-  const words = quotes.length ? quotes.map(quoteBlock) : [el("p", { class: "snippet", dir: "auto" }, ...quoteWords(snippet.replace(/^#{1,6} +/, "")))];
+  const words = quotes.length
+    ? quotes.map(quoteBlock)
+    : [el("p", { class: "snippet", dir: "auto" }, ...quoteWords(snippet.replace(/^#{1,6} +/, "")))];
   const foot = el(
     "p",
     { class: "source-foot" },

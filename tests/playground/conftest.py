@@ -252,7 +252,7 @@ def open_page(tabs: Tabs) -> Iterator[Callable[..., Any]]:
     """
 
     def open_page(server: RunningServer, path: str = "/", **options: Any) -> Any:
-        page = tabs.open({"viewport": {"width": 1280, "height": 860}, "locale": "en-GB", **options})
+        page = tabs.open({"viewport": {"width": 1000, "height": 700}, "locale": "en-GB", **options})
         page.goto(server.url + path)
         return page
 

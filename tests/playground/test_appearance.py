@@ -144,6 +144,7 @@ def test_the_keyboard_alone_is_enough(open_page: Fixture, extractive_server: Any
     page.keyboard.press("Enter")
     page.locator("mark.passage").wait_for()
     page.keyboard.press("Escape")
+    page.wait_for_url(lambda url: "document=" not in url)
     assert page.evaluate(f"{focused}.className") == "marker"
 
 

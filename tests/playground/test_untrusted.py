@@ -38,6 +38,7 @@ def test_hostile_documents_are_inert(
     turn.locator(".marker[data-document]").first.click()
     page.locator("mark.passage").wait_for()
     page.keyboard.press("Escape")
+    page.wait_for_url(lambda url: "document=" not in url)
 
 
 def test_a_hostile_question_is_inert(open_page: Fixture, ask: Fixture, extractive_server: Any) -> None:
