@@ -23,6 +23,9 @@ from program.streaming import StreamAbandonedError
 from program.types import CitedAnswer, Piece
 from retrieval.tracing import RETRIEVERS_TAG, retriever_schema
 
+FRAME_S = 0.025
+"""Pieces are read at most that often: nobody sees the difference, and each wake-up costs as much as a token."""
+
 _RETRIEVERS = json.dumps([retriever_schema()])
 
 
@@ -59,7 +62,9 @@ class Answering:
         self._request_id = request_id
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
-        self._news = asyncio.Event()
+        self._waiter: asyncio.Future[None] | None = None
+        self._wants_pieces = False
+        self._read_at = -FRAME_S
         self._pieces: deque[Piece] = deque()
         self._said = ""
         self._stopped = ""
@@ -77,16 +82,36 @@ class Answering:
 
         None when the answer is finished, or failed, and every piece has been read.
         """
+        since_last_s = self._loop.time() - self._read_at
+        if since_last_s < FRAME_S and not self._future.done():
+            await self._woken_within(FRAME_S - since_last_s)
         if not self._pieces and not self._future.done():
-            try:
-                await asyncio.wait_for(self._news.wait(), timeout_s)
-            except asyncio.TimeoutError:
-                return []
-        # In this order: what is pushed from here on is either drained now or sets the event again.
-        self._news.clear()
-        is_done = self._future.done()
+            await self._news(timeout_s)
+        self._read_at = self._loop.time()
+        is_done = self._future.done()  # before the pieces are taken: after it, none is added
         pieces = [self._pieces.popleft() for _ in range(len(self._pieces))]
         return None if is_done and not pieces else pieces
+
+    async def _news(self, timeout_s: float) -> None:
+        """Wait for a piece or the end."""
+        self._wants_pieces = True
+        if not self._pieces:  # else one came before it could be told that it is waited for
+            await self._woken_within(timeout_s)
+        self._wants_pieces = False
+
+    async def _woken_within(self, timeout_s: float) -> None:
+        # A bare future and timer: `asyncio.wait_for` would be a task a token.
+        self._waiter = self._loop.create_future()
+        timer = self._loop.call_later(timeout_s, self._wake)
+        try:
+            await self._waiter
+        finally:
+            timer.cancel()
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     async def result(self) -> Answered:
         """The finished answer; raises what the answerer raised."""
@@ -95,7 +120,7 @@ class Answering:
     def _ended(self, future: asyncio.Future[Answered]) -> None:
         if not future.cancelled():
             future.exception()  # retrieved: nobody may be waiting for it any longer
-        self._news.set()
+        self._wake()
 
     def _work(self, asked_at: float) -> Answered:
         started = time.perf_counter()
@@ -133,8 +158,9 @@ class Answering:
         if isinstance(piece, str):
             self._said += piece
         self._pieces.append(piece)
-        if not self._news.is_set():
-            self._call_soon(self._news.set)
+        if self._wants_pieces:
+            self._wants_pieces = False  # one wake-up for all that comes until the loop gets to it
+            self._call_soon(self._wake)
 
     def _raise_if_stopped(self) -> None:
         if self._stopped:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import logging
 import os
@@ -150,4 +149,4 @@ def _run(served: Served, settings: Settings, listener: socket.socket, on_ready: 
         server_header=False,
     )
     with suppress(KeyboardInterrupt):  # uvicorn raises it again once everything has ended
-        asyncio.run(_AnnouncingServer(config, on_ready).serve([listener]))
+        _AnnouncingServer(config, on_ready).run([listener])
