@@ -104,6 +104,7 @@ class ServingSettings(_Section):
     trace_sample_rate: float = Field(1, ge=0, le=1, description="share of requests that are traced")
     trace_spool: str = Field("build/trace-spool", description="traces on their way to the tracking store")
     trace_spool_mb: float = Field(1000, gt=0, description="traces beyond this are dropped, and counted")
+    examples: tuple[str, ...] = Field((), description="questions that the page offers to begin with")
     mlflow_ui: str | None = Field(None, description="where MLflow's pages are; else started when needed")
 
 

@@ -7,6 +7,7 @@ import mmap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 import tantivy
@@ -179,6 +180,11 @@ class LocalIndex:
     def doc_uris(self) -> set[str]:
         """The identities of all documents, those without text included."""
         return {json.loads(line)[0] for line in bytes(self._documents).splitlines()}
+
+    def languages(self) -> list[str]:
+        """The languages that documents say they are in, of those with a two-letter code, in order."""
+        codes = (first + second for first in ascii_lowercase for second in ascii_lowercase)
+        return [code for code in codes if self._searcher.doc_freq(FACETS, facet("lang", code))]
 
     def _best(self, query: Query, k: int) -> list[tuple[float, Any]]:
         """The k best hits, and all that tie with the last of them."""

@@ -35,6 +35,7 @@ from program.serving.metrics import Metrics
 from program.serving.readiness import ModelHealth
 from program.serving.traces import TraceRecorder
 from program.settings import ServingSettings
+from program.trace_capture import traces_in_memory
 from retrieval.errors import CiteqaError
 from retrieval.local_index import LocalIndex
 
@@ -145,6 +146,7 @@ class _Server:
         watch = self._metrics.watch
         watch("citeqa_in_flight", "Answers that are being written", lambda: self._admission.in_flight)
         watch("citeqa_queued", "Requests that wait for one of the places", lambda: self._admission.queued)
+        watch("citeqa_traces_in_memory", "Traces that are not finished", traces_in_memory)
         if recorder := self._served.recorder:
             watch("citeqa_traces_pending", "Traces on their way to the store", lambda: recorder.pending)
             outcomes: dict[str, Callable[[], float]] = {
@@ -227,6 +229,8 @@ class _Server:
             "index": None
             if index is None
             else {"documents": index.manifest.documents, "passages": len(index)},
+            "languages": [] if index is None else index.languages(),
+            "examples": list(self._settings.examples),
             "auth": served.token is not None,
             "tracing": served.recorder is not None,
             "custom_inputs": CustomInputs.model_json_schema(),

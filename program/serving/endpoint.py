@@ -123,8 +123,7 @@ class AnswerEndpoint:
             answered = await self._stream(exchange, answering, started)
         else:
             answered = await answering.result()
-            trace_id = answered.trace_id if exchange.wants_trace_id else None
-            await exchange.send_json(200, exchange.events.whole(answered.answer, trace_id))
+            await exchange.send_json(200, exchange.events.whole(answered.answer, exchange.trace_id()))
         self._count(answered)
 
     async def _stream(self, exchange: _Exchange, answering: Answering, started: float) -> Answered:
@@ -192,13 +191,13 @@ class _Exchange:
     async def open_stream(self) -> None:
         await self._start(200, "text/event-stream", {"cache-control": "no-cache", "x-accel-buffering": "no"})
         self._is_streaming = True
-        await self.send_chunk(encode_events(self.events.opening()))
+        await self.send_chunk(encode_events(self.events.opening(self.trace_id())))
 
     async def send_chunk(self, chunk: bytes) -> None:
         await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
 
     async def close_stream(self, answered: Answered) -> None:
-        trace_id = answered.trace_id if self.wants_trace_id else None
+        trace_id = self.trace_id()
         closing = encode_events(self.events.closing(answered.answer, trace_id))
         # As MLflow's own agent server tells it, after everything that the OpenAI client reads.
         told = b"data: %s\n\n" % encode_json({"trace_id": trace_id}) if trace_id else b""
@@ -210,14 +209,18 @@ class _Exchange:
             await self.send_json(failure.status, failure.body(), failure.headers())
             return
         event = self.events.failed(failure)
-        if self.wants_trace_id and self.answering and self.answering.trace_id:
-            event["trace_id"] = self.answering.trace_id
+        if trace_id := self.trace_id():
+            event["trace_id"] = trace_id
         await self._send({"type": "http.response.body", "body": encode_events(iter((event,))) + DONE})
+
+    def trace_id(self) -> str | None:
+        """The trace's id, where it is asked for and known."""
+        return self.answering.trace_id if self.wants_trace_id and self.answering else None
 
     async def _start(self, status: int, content_type: str, headers: Mapping[str, str]) -> None:
         all_headers = {"content-type": content_type, **headers}
-        if self.wants_trace_id and self.answering and self.answering.trace_id:
-            all_headers[TRACE_ID_HEADER] = self.answering.trace_id
+        if trace_id := self.trace_id():
+            all_headers[TRACE_ID_HEADER] = trace_id
         encoded = [(name.lower().encode(), value.encode()) for name, value in all_headers.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": encoded})
 

@@ -36,9 +36,9 @@ class ResponseEvents:
         self._number = 0
         self._annotations = 0
 
-    def opening(self) -> Iterator[Event]:
-        """What comes before any text."""
-        response = {**self._envelope("in_progress"), "output": []}
+    def opening(self, trace_id: str | None = None) -> Iterator[Event]:
+        """What comes before any text; the trace id here too, so that an answer that breaks off has one."""
+        response = {**self._envelope("in_progress", trace_id), "output": []}
         yield self._event("response.created", response=response)
         yield self._event("response.in_progress", response=response)
         item = {
@@ -89,10 +89,9 @@ class ResponseEvents:
         """The response as one body; `metadata.trace_id` where a trace id is given."""
         rendered = render_response(answer, self._item_id).model_dump(exclude_none=True)
         rendered["output"][0]["status"] = "completed"
-        metadata = {} if trace_id is None else {"trace_id": trace_id}
-        return {**self._envelope("completed"), **rendered, "metadata": metadata}
+        return {**self._envelope("completed", trace_id), **rendered}
 
-    def _envelope(self, status: str) -> dict[str, Any]:
+    def _envelope(self, status: str, trace_id: str | None) -> dict[str, Any]:
         return {
             "id": self._response_id,
             "object": "response",
@@ -102,7 +101,7 @@ class ResponseEvents:
             "error": None,
             "incomplete_details": None,
             "instructions": None,
-            "metadata": {},
+            "metadata": {} if trace_id is None else {"trace_id": trace_id},
             "parallel_tool_calls": False,
             "tool_choice": "none",
             "tools": [],

@@ -196,3 +196,7 @@ def test_any_text_is_a_safe_query_with_ordered_scores(index: LocalIndex, query: 
 def test_a_retrieval_error_is_what_a_caller_catches(tmp_path: Path) -> None:
     with pytest.raises(RetrievalError):
         LocalIndex.open(tmp_path / "none")
+
+
+def test_an_index_knows_the_languages_of_its_documents(index: LocalIndex) -> None:
+    assert index.languages() == ["en", "ja"]
