@@ -21,7 +21,7 @@ from program.batch_threads import map_in_threads
 from program.lm_errors import hide_secrets
 from program.responses import render_response
 from program.types import CitedAnswer
-from retrieval.errors import CiteqaError, RequestError, RunStoppedError
+from retrieval.errors import CiteqaError, FilterError, RequestError, RunStoppedError
 
 FAILURES_IN_A_ROW = 10
 """After so many calls that all failed, the cause is taken to be none of the questions."""
@@ -44,8 +44,8 @@ def answer_batch(
     batch's questions are done, and how many there are. Interrupted, it keeps what is running, too.
 
     Raises:
-        RunStoppedError: if more than `max_failed_share` (0 to 1) of the questions fail, or
-            `FAILURES_IN_A_ROW` calls do. What failed is asked again by the next call.
+        RunStoppedError: if more than `max_failed_share` (0 to 1) of the questions fail, or `FAILURES_IN_A_ROW`
+            do for reasons that are not their own; 1 is never. What failed is asked again by the next call.
         StorageError: if the disk refuses; what was kept stays.
     """
     watch = _FailureWatch(batch, max_failed_share)
@@ -55,12 +55,12 @@ def answer_batch(
     work = partial(_answer_row, agent, batch.table)
     rows = takewhile(lambda _: not watch.reason, batch.waiting_rows())
     with closing(map_in_threads(work, rows, threads=threads, name="citeqa-batch")) as outcomes:
-        for row, record, was_called in outcomes:
+        for row, record, is_rows_own in outcomes:
             batch.keep(row, record)
             asked += 1
             if on_answer:
                 on_answer(done + asked, batch.total)
-            watch.see(record, was_called)
+            watch.see(record, is_rows_own)
     if watch.reason:
         batch.forget_failures()
         raise RunStoppedError(watch.reason)
@@ -86,12 +86,13 @@ class _FailureWatch:
                 "the questions (--column question=…), or allow more failures (--max-failed-share)."
             )
 
-    def see(self, record: Mapping[str, Any], was_called: bool) -> None:
-        if was_called:
+    def see(self, record: Mapping[str, Any], is_rows_own: bool) -> None:
+        """Take what became of a row; a failure that is the row's own says nothing of those that follow."""
+        if not is_rows_own:
             self._in_a_row = 0 if record["error"] is None else self._in_a_row + 1
         if self.reason or record["error"] is None:
             return
-        if self._in_a_row >= FAILURES_IN_A_ROW:
+        if self._in_a_row >= FAILURES_IN_A_ROW and self._most_share < 1:
             self._stop(f"the last {self._in_a_row} questions all failed", record)
         elif self._batch.failed > self._most:
             self._stop(f"{self._batch.failed} questions failed", record)
@@ -100,18 +101,17 @@ class _FailureWatch:
         answered = self._batch.total - self._batch.waiting - self._batch.failed
         self.reason = (
             f"Stopped: {what}, because: {record['error']} {answered} of {self._batch.total} are answered and "
-            "kept; mend the cause and the same command goes on, or allow more with --max-failed-share."
+            "kept; mend the cause and the same command goes on, or never stop: --max-failed-share 1."
         )
 
 
 def _answer_row(agent: CitingAgent, table: QuestionTable, row: Row) -> tuple[Row, dict[str, Any], bool]:
-    """The row, what became of it, and whether the agent was called at all."""
+    """The row, what became of it, and whether that is a failure of this row alone: what it asks, and how."""
     started = time.perf_counter()
     trace_id: str | None = None
-    was_called = False
+    is_rows_own = False
     try:
         request = to_request(table.asked(row))
-        was_called = True
         # The agent's core, so that whoever asks decides on the AGENT span: it names the row, and is named by it.
         with mlflow.start_span("predict", span_type=SpanType.AGENT) as span:
             if not isinstance(span, NoOpSpan):
@@ -123,11 +123,12 @@ def _answer_row(agent: CitingAgent, table: QuestionTable, row: Row) -> tuple[Row
                 span.set_outputs(render_response(answer, new_item_id()).model_dump(exclude_none=True))
         record = {**_FAILED, **_to_record(answer)}
     except CiteqaError as error:
+        is_rows_own = isinstance(error, RequestError | FilterError)
         record = {**_FAILED, "error": _one_line(str(error))}
     except Exception as error:  # noqa: BLE001 - whatever the agent raised: the reason of this row
         record = {**_FAILED, "error": _one_line(hide_secrets(repr(error)))}
     latency_ms = round(1000 * (time.perf_counter() - started), 3)
-    return row, {**record, "latency_ms": latency_ms, "trace_id": trace_id}, was_called
+    return row, {**record, "latency_ms": latency_ms, "trace_id": trace_id}, is_rows_own
 
 
 _FAILED: Mapping[str, Any] = {

@@ -40,12 +40,13 @@ def map_in_threads(
                     raise
                 interruption, waiting = error, iter(())
                 continue
-            future = done.pop()
-            running.remove(future)
-            if (raised := future.exception()) is not None:
+            running -= done
+            # What raised comes first, so that nothing more is begun after it.
+            for raised in filter(None, (future.exception() for future in done)):
                 interruption, waiting = interruption or raised, iter(())
-                continue
-            begin_next()
-            yield future.result()
+            for future in done:
+                if future.exception() is None:
+                    begin_next()
+                    yield future.result()
     if interruption is not None:
         raise interruption

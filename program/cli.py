@@ -292,7 +292,7 @@ def evaluate(
     type=click.FloatRange(0, 1),
     default=0.2,
     show_default=True,
-    help="Stop when more questions fail.",
+    help="Stop when more questions fail; 1: never.",
 )
 @click.option("--retry-errors", is_flag=True, help="Ask the questions that failed again.")
 @click.option("--trace", is_flag=True, help="Keep the traces in the MLflow store.")
