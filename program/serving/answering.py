@@ -23,7 +23,7 @@ from program.streaming import StreamAbandonedError
 from program.types import CitedAnswer, Piece
 from retrieval.tracing import RETRIEVERS_TAG, retriever_schema
 
-FRAME_S = 0.025
+FRAME_S = 0.033
 """Pieces are read at most that often: nobody sees the difference, and each wake-up costs as much as a token."""
 
 _RETRIEVERS = json.dumps([retriever_schema()])
@@ -70,8 +70,10 @@ class Answering:
         self._stopped = ""
         self.trace_id: str | None = None
         context = contextvars.copy_context()
-        self._future = self._loop.run_in_executor(executor, context.run, self._work, time.perf_counter())
-        self._future.add_done_callback(self._ended)
+        self._outcome: asyncio.Future[Answered] = self._loop.create_future()
+        # Retrieved, since nobody may be waiting for it any longer.
+        self._outcome.add_done_callback(lambda outcome: outcome.cancelled() or outcome.exception())
+        executor.submit(context.run, self._work)
 
     def stop(self, reason: str) -> None:
         """Stop the language model at its next token and end the trace as cancelled, for `reason`."""
@@ -83,12 +85,12 @@ class Answering:
         None when the answer is finished, or failed, and every piece has been read.
         """
         since_last_s = self._loop.time() - self._read_at
-        if since_last_s < FRAME_S and not self._future.done():
+        if since_last_s < FRAME_S and not self._outcome.done():
             await self._woken_within(FRAME_S - since_last_s)
-        if not self._pieces and not self._future.done():
+        if not self._pieces and not self._outcome.done():
             await self._news(timeout_s)
         self._read_at = self._loop.time()
-        is_done = self._future.done()  # before the pieces are taken: after it, none is added
+        is_done = self._outcome.done()  # before the pieces are taken: after it, none is added
         pieces = [self._pieces.popleft() for _ in range(len(self._pieces))]
         return None if is_done and not pieces else pieces
 
@@ -115,21 +117,26 @@ class Answering:
 
     async def result(self) -> Answered:
         """The finished answer; raises what the answerer raised."""
-        return await asyncio.shield(self._future)
+        return await asyncio.shield(self._outcome)
 
-    def _ended(self, future: asyncio.Future[Answered]) -> None:
-        if not future.cancelled():
-            future.exception()  # retrieved: nobody may be waiting for it any longer
+    def _settle(self, outcome: Answered | BaseException) -> None:
+        if not self._outcome.done():
+            if isinstance(outcome, Answered):
+                self._outcome.set_result(outcome)
+            else:
+                self._outcome.set_exception(outcome)
         self._wake()
 
-    def _work(self, asked_at: float) -> Answered:
+    def _work(self) -> None:
         started = time.perf_counter()
         try:
-            return self._answer_traced()
+            self._answer_traced()
+        except BaseException as error:  # noqa: BLE001 - raised again where the result is waited for
+            self._call_soon(self._settle, error)
         finally:
             self._call_soon(self._on_end, time.perf_counter() - started)
 
-    def _answer_traced(self) -> Answered:
+    def _answer_traced(self) -> None:
         request = self._asked.body
         name = "predict_stream" if self._asked.stream else "predict"
         with mlflow.start_span(name, span_type=SpanType.AGENT) as span:
@@ -142,9 +149,10 @@ class Answering:
             except StreamAbandonedError:
                 span.set_outputs({"output": [create_text_output_item(self._said, self._item_id)]})
                 raise _StoppedError(f"cancelled: {self._stopped}") from None
+            # Before the trace is finished, which takes as long as a dozen tokens and concerns no client.
+            self._call_soon(self._settle, Answered(answer, self.trace_id))
             if self.trace_id:
                 span.set_outputs(render_response(answer, self._item_id).model_dump(exclude_none=True))
-        return Answered(answer, self.trace_id)
 
     def _describe_trace(self, span: LiveSpan) -> None:
         self.trace_id = span.trace_id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -136,6 +137,9 @@ class _Server:
         await asyncio.to_thread(self._end)
 
     def _end(self) -> None:
+        deadline = time.monotonic() + self._settings.shutdown_s
+        while self._admission.in_flight and time.monotonic() < deadline:
+            time.sleep(0.05)  # the trace of an answer is finished after it, and of an abandoned one, too
         self._executor.shutdown(wait=False, cancel_futures=True)
         if self._served.pages:
             self._served.pages.stop()

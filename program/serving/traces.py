@@ -11,7 +11,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mlflow.entities import TraceInfo
 from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import Span as OTelSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 
@@ -60,11 +62,10 @@ class TraceRecorder:
         self._lock = threading.Lock()
         self._pending: dict[str, int] = {}
         """The traces that are on their way to the store, and how many bytes of the spool each takes."""
+        self._under_way: set[str] = set()
         self._last_logged_s = -_LOG_EVERY_S
         self._is_stopping = False
-        self._stand_in = StandIn(
-            CapturingProcessor(_SpoolingExporter(self)), sampler=TraceIdRatioBased(sample_rate)
-        )
+        self._stand_in = StandIn(_RecordingProcessor(self), sampler=TraceIdRatioBased(sample_rate))
         self._writer = self._start_writer()
         self._listener = threading.Thread(target=self._listen, name="citeqa-traces", daemon=True)
         self._listener.start()
@@ -76,9 +77,9 @@ class TraceRecorder:
             return len(self._pending)
 
     def is_pending(self, trace_id: str) -> bool:
-        """Whether this trace is on its way to the store."""
+        """Whether this trace is not finished, or on its way to the store."""
         with self._lock:
-            return trace_id in self._pending
+            return trace_id in self._pending or trace_id in self._under_way
 
     def wait_for(self, trace_id: str, timeout_s: float) -> bool:
         """Wait until the trace is not on its way any longer; whether it is so in the time."""
@@ -86,6 +87,11 @@ class TraceRecorder:
         while self.is_pending(trace_id) and time.monotonic() < deadline:
             time.sleep(0.05)
         return not self.is_pending(trace_id)
+
+    def expect(self, trace_id: str) -> None:
+        """A trace has begun."""
+        with self._lock:
+            self._under_way.add(trace_id)
 
     def keep(self, otel_trace_id: int) -> None:
         """Take a finished trace out of MLflow's memory and keep it."""
@@ -95,6 +101,7 @@ class TraceRecorder:
         trace_id = trace.info.trace_id
         line = spool_line(trace)
         with self._lock:
+            self._under_way.discard(trace_id)
             self._pending[trace_id] = len(line)
         if not self._spool.append(line):
             with self._lock:
@@ -179,6 +186,19 @@ class TraceRecorder:
         if now - self._last_logged_s >= _LOG_EVERY_S:
             self._last_logged_s = now
             logger.warning("Traces: %s.", message)
+
+
+class _RecordingProcessor(CapturingProcessor):
+    """Tells the recorder of each trace as it begins and as it ends."""
+
+    def __init__(self, recorder: TraceRecorder) -> None:
+        self._recorder = recorder
+        super().__init__(_SpoolingExporter(recorder))
+
+    def _start_trace(self, root_span: OTelSpan) -> TraceInfo:
+        info = super()._start_trace(root_span)
+        self._recorder.expect(info.trace_id)
+        return info
 
 
 class _SpoolingExporter(SpanExporter):
