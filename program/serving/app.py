@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -132,9 +133,16 @@ class _Server:
 
     @asynccontextmanager
     async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        await asyncio.to_thread(self._start_threads)
         yield
         self._is_ending = True
         await asyncio.to_thread(self._end)
+
+    def _start_threads(self) -> None:
+        """All of them now: started on demand, each would hold up the event loop until it gets its turn."""
+        together = threading.Barrier(self._settings.max_concurrent)
+        for started in [self._executor.submit(together.wait) for _ in range(self._settings.max_concurrent)]:
+            started.result()
 
     def _end(self) -> None:
         deadline = time.monotonic() + self._settings.shutdown_s
