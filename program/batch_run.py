@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from program.batch_questions import QuestionTable, parse_columns
 from program.identity import answer_identity
 from program.settings import Settings
 from retrieval.local_index import LocalIndex
+
+logger = logging.getLogger(__name__)
 
 _TRACES_TIMEOUT_S = 600.0
 
@@ -57,7 +60,7 @@ def answer_table(
     retry_errors: bool = False,
     trace: bool = False,
     on_answer: Callable[[int, int], None] | None = None,
-    on_warning: Callable[[str], None] | None = None,
+    on_warning: Callable[[str], None] = logger.warning,
 ) -> BatchReport:
     """Answer the questions of a table into another. The same call goes on where the last one ended, however it did.
 
@@ -75,10 +78,10 @@ def answer_table(
     with open_batch(BatchPlan(table, out, identity, limit)) as batch:
         if retry_errors:
             batch.forget_failures()
+        tracing = _with_traces(settings, on_warning) if trace else _without_traces()
         asked = 0
         if batch.waiting:
-            with _tracing(settings if trace else None, on_warning):
-                asked = _ask(batch, settings, threads, max_failed_share, on_answer)
+            asked = _ask(batch, settings, threads, max_failed_share, on_answer, tracing)
         return BatchReport(
             out=out,
             written=batch.finish(),
@@ -97,39 +100,48 @@ def _ask(
     threads: int,
     max_failed_share: float,
     on_answer: Callable[[int, int], None] | None,
+    tracing: AbstractContextManager[None],
 ) -> int:
     # What these import takes seconds, and a batch that is refused or finished needs none of it.
     from program.agent import CiteqaAgent
     from program.batch_asking import answer_batch
 
     agent = CiteqaAgent(settings)
-    return answer_batch(batch, agent, threads=threads, max_failed_share=max_failed_share, on_answer=on_answer)
+    with tracing:
+        return answer_batch(
+            batch, agent, threads=threads, max_failed_share=max_failed_share, on_answer=on_answer
+        )
 
 
 @contextmanager
-def _tracing(settings: Settings | None, on_warning: Callable[[str], None] | None) -> Iterator[None]:
-    """Within, every trace goes to the store of the settings; without settings there are none."""
+def _without_traces() -> Iterator[None]:
     import mlflow
 
-    if settings is None:
-        mlflow.tracing.disable()
-        yield
-        return
+    mlflow.tracing.disable()
+    yield
+
+
+@contextmanager
+def _with_traces(settings: Settings, on_warning: Callable[[str], None]) -> Iterator[None]:
+    """Within, every trace goes to the tracking store, by way of the disk: none is lost without a word."""
+    import mlflow
+
     from program.serving.trace_spool import TraceSpool
     from program.serving.traces import TraceRecorder
     from program.tracking import connect
 
     experiment_id = connect(settings.tracking)
     mlflow.tracing.enable()
-    spool = TraceSpool(settings.serving.trace_spool, int(settings.serving.trace_spool_mb * 10**6))
+    serving = settings.serving
+    spool = TraceSpool(serving.trace_spool, int(serving.trace_spool_mb * 2**20))
     recorder = TraceRecorder(spool, tracking_uri=settings.tracking.uri, experiment_id=experiment_id)
     try:
         yield
     finally:
-        left = recorder.stop(_TRACES_TIMEOUT_S)
+        waiting = recorder.stop(_TRACES_TIMEOUT_S)
         lost = recorder.counts.dropped + recorder.counts.refused
-        if on_warning and (left or lost):
+        if waiting or lost:
             on_warning(
-                f"{lost} traces were not stored, and {left} wait in '{settings.serving.trace_spool}' for the "
+                f"{lost} traces could not be stored, and {waiting} wait in '{serving.trace_spool}' for the "
                 "next command that stores traces"
             )
