@@ -35,12 +35,13 @@ class BatchReport:
 
     def render(self) -> str:
         """One line for a person."""
+        questions = "1 question" if self.questions == 1 else f"{self.questions} questions"
         if self.asked or self.written:
-            what = f"{self.questions} questions, {self.questions - self.failed} answered"
+            what = f"{questions}, {self.questions - self.failed} answered"
             how = f"; {self.asked} asked now in {self.seconds:.1f} s"
         else:
-            what, how = f"nothing to do, all {self.questions} questions were answered before", ""
-        what += f", {self.abstained} of them with 'not in the documents'" if self.abstained else ""
+            what, how = f"nothing to do, {questions} answered before", ""
+        what += f" ({self.abstained} abstained)" if self.abstained else ""
         if self.failed:
             how += (
                 f". {self.failed} failed (--retry-errors asks again), the first because: {self.first_failure}"

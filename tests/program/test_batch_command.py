@@ -63,7 +63,7 @@ def test_a_table_is_answered_once(run: Run) -> None:
     assert (water["id"], water["team"], water["error"]) == ("1", "a", "")
     assert json.loads(water["cited_uris"])[0] == "https://docs.example/water"
     assert fuji["answer"].startswith("富士山の高さは3776メートルです。[1]")
-    assert run(*ASKING, "a.csv") == (0, "a.csv: nothing to do, all 2 questions were answered before\n", "")
+    assert run(*ASKING, "a.csv") == (0, "a.csv: nothing to do, 2 questions answered before\n", "")
     assert "retrieval.k was 5 and is 2" in complaint(run(*ASKING, "a.csv", "-k", "2"))
 
 
@@ -125,14 +125,14 @@ def test_failures_are_counted_and_told_with_the_first_reason(run: Run) -> None:
     command = [*ASKING, "a.jsonl", "--column", "k=k"]
     failed = "1 failed (--retry-errors asks again), the first because: k is 'many', not a whole number.\n"
     assert run(*command)[1].endswith(f". {failed}")
-    assert run(*command)[1] == f"a.jsonl: nothing to do, all 2 questions were answered before. {failed}"
+    assert run(*command)[1] == f"a.jsonl: nothing to do, 2 questions answered before. {failed}"
     assert "; 1 asked now in " in run(*command, "--retry-errors")[1]
 
 
 def test_each_answer_names_its_trace_in_the_store(run: Run) -> None:
     Path("q.jsonl").write_text('{"question": "When does water boil?", "id": "w1"}\n')
     code, out, err = run("answer", "q.jsonl", "--out", "a.jsonl", "--trace")
-    assert (code, out.split(";")[0]) == (0, "a.jsonl: 1 questions, 1 answered")
+    assert (code, out.split(";")[0]) == (0, "a.jsonl: 1 question, 1 answered")
     assert "Warning" not in err
     row = json.loads(Path("a.jsonl").read_text())
     mlflow.set_tracking_uri("sqlite:///build/mlflow.db")
