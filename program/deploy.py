@@ -10,6 +10,7 @@ from typing import Any
 
 import mlflow
 from mlflow.models.model import ModelInfo
+from mlflow.models.resources import DatabricksServingEndpoint, Resource
 from mlflow.tracing.provider import is_tracing_enabled
 
 from program.agent import INDEX_ARTIFACT, state_artifact
@@ -38,6 +39,7 @@ def log_agent(
     Raises:
         ConfigurationError, RetrievalError, ProgramStateError: if the agent cannot be built; nothing is
             logged.
+        LanguageModelError: if the language model does not answer that question.
         StorageError: if the tracking store refuses.
     """
     build_programs(settings)
@@ -50,6 +52,7 @@ def log_agent(
             model_config=_model_config(settings),
             input_example=_EXAMPLE,
             pip_requirements=pip_requirements(),
+            resources=databricks_resources(settings) or None,
             registered_model_name=registered_model_name,
         )
     return info
@@ -63,6 +66,17 @@ def code_paths() -> list[str]:
 def pip_requirements() -> list[str]:
     """What those packages need when they serve, at the versions that are installed here."""
     return [f"{package}=={metadata.version(package)}" for package in REQUIREMENTS]
+
+
+def databricks_resources(settings: Settings) -> list[Resource]:
+    """What a served agent calls in its workspace: Databricks gives a logged model access to these, and no other.
+
+    The serving endpoint, where the language model is one (`databricks/<endpoint>`).
+    """
+    provider, _, endpoint = (settings.language_model.model or "").partition("/")
+    if not settings.answers_with_lm or provider != "databricks":
+        return []
+    return [DatabricksServingEndpoint(endpoint_name=endpoint)]
 
 
 @contextmanager

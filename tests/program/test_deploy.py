@@ -24,9 +24,9 @@ import program
 import retrieval
 from program.agent import CiteqaAgent
 from program.assembly import build_program
-from program.deploy import REQUIREMENTS, SERVED_SECTIONS, log_agent
+from program.deploy import REQUIREMENTS, SERVED_SECTIONS, databricks_resources, log_agent
 from program.state import save_state
-from retrieval.errors import ConfigurationError, IndexMissingError, StorageError
+from retrieval.errors import ConfigurationError, IndexMissingError, LanguageModelError, StorageError
 from retrieval.local_index import LocalIndex
 
 PACKAGES = {package.__name__: Path(str(package.__file__)).parent for package in (program, retrieval)}
@@ -136,6 +136,75 @@ def test_compiled_programs_are_logged_with_the_model(
     for name in states:
         loaded.predict({**REQUEST, "custom_inputs": {"program": name}})
         assert f"Answer in {name}." in language_model.prompt()
+
+
+def test_an_endpoint_of_databricks_is_a_resource_of_the_model(
+    make_settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABRICKS_API_KEY", "dapi-canary-0123456789")
+    settings = make_settings(
+        language_model={
+            "model": "databricks/some-endpoint",
+            "api_base": "http://127.0.0.1:9",
+            "num_retries": 0,
+            "timeout_s": 2,
+        },
+        reader={"fallback": "extractive"},
+    )
+    directory = artifact_directory(log_agent(settings))
+    model = yaml.safe_load((directory / "MLmodel").read_text())
+    assert model["resources"]["databricks"] == {"serving_endpoint": [{"name": "some-endpoint"}]}
+    assert "canary" not in (directory / "MLmodel").read_text()
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "endpoints"),
+    [
+        ("databricks/a", "auto", ["a"]),
+        ("databricks/a", "lm", ["a"]),
+        ("databricks/a", "extractive", []),
+        ("openai/databricks", "auto", []),
+        (None, "auto", []),
+    ],
+)
+def test_what_a_model_calls_in_its_workspace_follows_from_its_settings(
+    make_settings: Any, model: str | None, kind: str, endpoints: list[str]
+) -> None:
+    settings = make_settings(language_model={"model": model}, reader={"kind": kind})
+    assert [resource.name for resource in databricks_resources(settings)] == endpoints
+
+
+def test_an_agent_without_such_has_no_resources(logged: ModelInfo) -> None:
+    assert not yaml.safe_load((artifact_directory(logged) / "MLmodel").read_text()).get("resources")
+
+
+def test_an_agent_is_registered_when_a_name_is_given(make_settings: Any) -> None:
+    first = log_agent(make_settings(), registered_model_name="library")
+    second = log_agent(make_settings(retrieval={"k": 1}), registered_model_name="library")
+    assert (first.registered_model_version, second.registered_model_version) == (1, 2)
+    sources = [mlflow.pyfunc.load_model(f"models:/library/{version}").predict(REQUEST) for version in (1, 2)]
+    assert [len(body["custom_outputs"]["sources"]) for body in sources] == [2, 1]
+
+
+def test_the_example_that_is_logged_is_a_request_of_the_interface(logged: ModelInfo) -> None:
+    model = mlflow.models.Model.load(logged.model_uri)
+    (message,) = model.load_input_example(logged.model_uri)["input"]
+    assert message["role"] == "user"
+    assert mlflow.pyfunc.load_model(logged.model_uri).predict(model.load_input_example(logged.model_uri))[
+        "output"
+    ]
+
+
+def test_what_is_required_is_pinned_to_what_is_installed(logged: ModelInfo) -> None:
+    lines = (artifact_directory(logged) / "requirements.txt").read_text().splitlines()
+    assert set(lines) >= {f"{name}=={metadata.version(name)}" for name in REQUIREMENTS}
+    assert all("==" in line for line in lines)
+
+
+def test_a_language_model_that_fails_the_example_is_told(make_settings: Any, language_model: Any) -> None:
+    language_model.says("no such key", status=401)
+    with pytest.raises(LanguageModelError, match="no such key"):
+        log_agent(make_settings(language_model, language_model={"num_retries": 0}))
 
 
 def test_an_agent_that_cannot_be_built_is_not_logged(make_settings: Any) -> None:
