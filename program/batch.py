@@ -140,13 +140,15 @@ class Batch:
         self._journal.forget_failures()
 
     def finish(self) -> bool:
-        """Put the output in its place, all or nothing; whether it was not there, just like this, already.
+        """Put the output in its place, all or nothing; False when it is there already.
 
         Raises:
             DataError: if the questions are not those that were asked any longer.
             StorageError: if the disk refuses; the answers are kept, and the same command goes on from there.
         """
         out = self.plan.out
+        if out.exists() and self._journal.latest == (file_digest(out), self.total):
+            return False
         draft = out.with_name(f".{out.name}.draft{out.suffix}")
         if file_digest(self.table.path) != self.table.digest:
             raise DataError(
@@ -157,10 +159,7 @@ class Batch:
             with writing(out):
                 write_table(draft, self.table, map(self._journal.read, range(self.total)))
                 _sync(draft)
-            digest = file_digest(draft)
-            if out.exists() and file_digest(out) == digest:
-                return False
-            self._journal.note_output(digest)
+            self._journal.note_output(file_digest(draft), self.total)
             with writing(out):
                 draft.replace(out)
         finally:

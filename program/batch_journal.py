@@ -3,7 +3,7 @@
 Next to `answers.csv` is the directory `answers.csv.run` with
     journal.jsonl   a first line that says what the batch is of, then a line for each thing that happened:
                     {"row": 7, …} an answer, {"forgotten": "failures"} those before are asked again,
-                    {"output": "<SHA-256>"} an output is about to be put in its place
+                    {"output": "<SHA-256>", "rows": 9} an output of so many is about to be put in its place
     .lock           held by the process that works on it
 The journal is appended to and never rewritten; of several answers to a row, the last counts.
 """
@@ -42,6 +42,8 @@ class Journal:
         self.directory = out.with_name(f"{out.name}.run")
         self.file = self.directory / "journal.jsonl"
         self.outputs: set[str] = set()
+        self.latest: tuple[str, int] | None = None
+        """The last output's SHA-256 and how many rows it has; None when something has happened since."""
         self._lock = FileLock(self.directory / ".lock")
         self._places = array("q")
         self._states = bytearray()
@@ -102,10 +104,10 @@ class Journal:
             self._append({"forgotten": "failures"})
             self._forget_failures()
 
-    def note_output(self, digest: str) -> None:
-        """An output with this SHA-256 is this batch's. Raises StorageError."""
-        self._append({"output": digest})
-        self.outputs.add(digest)
+    def note_output(self, digest: str, rows: int) -> None:
+        """An output with this SHA-256 and so many rows is this batch's. Raises StorageError."""
+        self._append({"output": digest, "rows": rows})
+        self._take_output(digest, rows)
 
     def state(self, row: int) -> State:
         """What became of a row."""
@@ -160,12 +162,17 @@ class Journal:
                 self._note(row, entry, place)
             case {"forgotten": "failures"}:
                 self._forget_failures()
-            case {"output": str(digest)}:
-                self.outputs.add(digest)
+            case {"output": str(digest), "rows": int(rows)}:
+                self._take_output(digest, rows)
             case _:
                 raise self._damaged(number, "none of the entries that there are")
 
+    def _take_output(self, digest: str, rows: int) -> None:
+        self.outputs.add(digest)
+        self.latest = digest, rows
+
     def _note(self, row: int, entry: Mapping[str, Any], place: int) -> None:
+        self.latest = None
         self._places[row] = place
         if entry.get("error") is not None:
             self._states[row] = State.FAILED
@@ -173,6 +180,7 @@ class Journal:
             self._states[row] = State.ABSTAINED if entry.get("abstained") else State.ANSWERED
 
     def _forget_failures(self) -> None:
+        self.latest = None
         self._states = self._states.replace(bytes([State.FAILED]), bytes([State.WAITING]))
 
     def _damaged(self, number: int, reason: str) -> DataError:

@@ -275,6 +275,21 @@ def test_a_full_disk_costs_nothing_that_is_answered(
     assert len(written()) == 4
 
 
+def test_ended_just_before_the_output_is_in_its_place_it_is_put_there_without_asking(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    batch_plan, answers = plan(["a", "fail"]), Answers(failing=False)
+    answer(batch_plan, Answers())
+    before = OUT.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            answer(batch_plan, answers, retry=True)
+    assert OUT.read_bytes() == before
+    assert answer(batch_plan, answers) == 0
+    assert (answers.asked, [row["error"] for row in written()]) == (["fail"], [None, None])
+
+
 def test_nothing_is_left_over_but_the_output_and_its_journal() -> None:
     answer(plan(["a"]), Answers())
     assert sorted(path.name for path in Path().iterdir()) == ["a.jsonl", "a.jsonl.run", "q.jsonl"]
