@@ -14,14 +14,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from contextlib import closing, suppress
-from typing import TypeVar
+from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
 import mlflow
 from mlflow.entities import AssessmentSource, AssessmentSourceType
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from program.serving.failures import Failure, RequestFailedError
 from program.serving.traces import TraceRecorder
@@ -40,6 +40,13 @@ _UI_START_S = 60.0
 _END_S = 5.0
 
 
+def _without_half_characters(text: Any) -> Any:
+    """Half an emoji (a lone surrogate), which no store takes, becomes the replacement character."""
+    return (
+        text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if isinstance(text, str) else text
+    )
+
+
 class Feedback(BaseModel):
     """A person's word on one answer. With `assessment_id`, it takes the place of an earlier one."""
 
@@ -47,7 +54,7 @@ class Feedback(BaseModel):
 
     trace_id: str = Field(min_length=1, max_length=128)
     value: bool
-    comment: str | None = Field(None, max_length=10_000)
+    comment: Annotated[str | None, BeforeValidator(_without_half_characters)] = Field(None, max_length=10_000)
     assessment_id: str | None = Field(None, max_length=128)
     user: str | None = Field(None, max_length=256)
 
@@ -69,7 +76,7 @@ def log_feedback(feedback: Feedback, recorder: TraceRecorder | None) -> str:
 
 
 def _log(feedback: Feedback) -> str:
-    comment = (feedback.comment or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace") or None
+    comment = feedback.comment or None
     source = AssessmentSource(AssessmentSourceType.HUMAN, feedback.user or "playground")
     if feedback.assessment_id:
         logged = mlflow.override_feedback(
