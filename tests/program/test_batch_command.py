@@ -30,7 +30,10 @@ ASKING = ["answer", "q.csv", "--column", "question=q", "--out"]
 def run(index_path: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
     """Calls `citeqa` in this process, with MLflow as a new process has it: its exit code, stdout and stderr."""
     monkeypatch.setenv("CITEQA_RETRIEVAL__INDEX", index_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    # Set first, so that what the command puts into the environment is taken back after the test.
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
 
     def call(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["citeqa", *arguments])
