@@ -424,7 +424,8 @@ def test_a_model_that_fails_every_call_stops_the_batch_early_and_what_was_answer
         "Stopped: the last 10 questions all failed, because: no answer to fail none 5 of 505 are answered and "
         "kept; mend the cause and the same command goes on, or never stop: --max-failed-share 1."
     )
-    assert len(answers.asked) <= 5 + FAILURES_IN_A_ROW + 2
+    # Each thread may have failed once before the last good answer came in, and be asking once more at the end.
+    assert len(answers.asked) <= 5 + FAILURES_IN_A_ROW + 2 * 2
     again = Answers()
     stop(batch_plan, again, threads=1)
     assert set(again.asked) == {"fail"}, "what failed is asked again, what was answered is not"
