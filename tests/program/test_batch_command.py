@@ -132,13 +132,15 @@ def test_failures_are_counted_and_told_with_the_first_reason(run: Run) -> None:
     assert "; 1 asked now in " in run(*command, "--retry-errors")[1]
 
 
-def test_each_answer_names_its_trace_in_the_store(run: Run) -> None:
+def test_each_answer_names_its_trace_in_the_store(run: Run, tmp_path: Path) -> None:
+    # Its whole path: MLflow keeps a store open by its address, and another test's may be open under `build`.
+    store = f"sqlite:///{tmp_path}/mlflow.db"
     Path("q.jsonl").write_text('{"question": "When does water boil?", "id": "w1"}\n')
-    code, out, err = run("answer", "q.jsonl", "--out", "a.jsonl", "--trace")
+    code, out, err = run("answer", "q.jsonl", "--out", "a.jsonl", "--trace", "--set", f"tracking.uri={store}")
     assert (code, out.split(";")[0]) == (0, "a.jsonl: 1 question, 1 answered")
-    assert "Warning" not in err
+    assert "Warning" not in err, err
     row = json.loads(Path("a.jsonl").read_text())
-    mlflow.set_tracking_uri("sqlite:///build/mlflow.db")
+    mlflow.set_tracking_uri(store)
     trace = mlflow.get_trace(row["trace_id"])
     assert trace is not None
     assert trace.info.client_request_id == "w1"
