@@ -15,6 +15,9 @@ from program.serving.failures import bad_request
 
 _ROLES = ("user", "assistant", "system", "developer")
 _SHOWN_CHARACTERS = 80
+
+_UNREAD = ("tools", "tool_choice", "reasoning", "truncation")
+"""Of no meaning to an agent that answers from documents; MLflow would warn of values newer than itself."""
 _DEEPEST = 100
 """Levels of lists and objects in a body: what handles a request later, traces included, is recursive."""
 
@@ -44,6 +47,8 @@ def parse_answer_request(content: bytes) -> AnswerRequest:
         stream = False
     if not isinstance(stream, bool):
         raise bad_request(f"stream: must be true or false, not {_show(stream)}.")
+    for name in _UNREAD:
+        body.pop(name, None)
     body["input"] = _conversation(body.get("input"))
     try:
         request = ResponsesAgentRequest.model_validate(body)

@@ -72,9 +72,9 @@ class TraceRecorder:
 
     @property
     def pending(self) -> int:
-        """How many traces are on their way to the store."""
+        """How many traces are not finished, or on their way to the store."""
         with self._lock:
-            return len(self._pending)
+            return len(self._pending) + len(self._under_way)
 
     def is_pending(self, trace_id: str) -> bool:
         """Whether this trace is not finished, or on its way to the store."""

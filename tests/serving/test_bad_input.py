@@ -361,3 +361,19 @@ def test_a_question_of_megabytes_is_answered_or_refused_in_a_few_seconds(server:
     started = time.monotonic()
     check_told(server.ask(question))
     assert time.monotonic() - started < SLOWEST_S
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"truncation": "newest"},
+        {"tools": [{"type": "web_search_preview"}]},
+        {"tool_choice": "allowed_tools"},
+        {"reasoning": {"effort": "minimal"}},
+    ],
+)
+def test_settings_for_other_models_than_ours_are_let_pass_whatever_they_are(
+    server: Any, setting: dict[str, Any]
+) -> None:
+    response = post(server, "/responses", json.dumps({"input": "When does water boil?", **setting}).encode())
+    assert response.status_code == 200, response.text
