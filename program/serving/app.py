@@ -30,9 +30,9 @@ from program.serving import metrics as prometheus
 from program.serving.admission import Admission
 from program.serving.documents import read_document
 from program.serving.endpoint import TRACE_ID_HEADER, AnswerEndpoint, Limits
-from program.serving.failures import Failure, RequestFailedError, to_failure
+from program.serving.failures import Failure, RequestFailedError, internal_error, to_failure
 from program.serving.feedback import Feedback, MlflowPages, log_feedback
-from program.serving.guard import REQUEST_ID_HEADER, Guard
+from program.serving.guard import REQUEST_ID_HEADER, Guard, request_id_of
 from program.serving.metrics import Metrics
 from program.serving.readiness import ModelHealth
 from program.serving.traces import TraceRecorder
@@ -252,9 +252,10 @@ class _Server:
 
 def _page_file(name: str) -> Response:
     """A file of the playground; nothing else of the disk."""
-    path = _PLAYGROUND / name
-    media_type = _PAGE_TYPES.get(path.suffix)
-    if media_type is None or path.parent != _PLAYGROUND or not path.is_file():
+    # Found by looking at what is there, so that no made-up name reaches the file system.
+    path = next((file for file in _PLAYGROUND.iterdir() if file.name == name), None)
+    media_type = _PAGE_TYPES.get(path.suffix) if path else None
+    if path is None or media_type is None:
         raise RequestFailedError(Failure(404, "not_found", f"There is no page '{name}'."))
     return FileResponse(path, media_type=media_type, headers={"cache-control": "no-cache"})
 
@@ -280,6 +281,10 @@ def _answer_errors_as_json(app: FastAPI) -> None:
     async def http_error(_: Request, error: HTTPException) -> JSONResponse:
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "bad_request")
         return _as_json(Failure(error.status_code, code, f"{error.detail}."), dict(error.headers or {}))
+
+    @app.exception_handler(Exception)
+    async def broken(request: Request, _: Exception) -> JSONResponse:
+        return _as_json(internal_error(request_id_of(request.scope)))  # raised on to the guard, which logs it
 
 
 def _as_json(failure: Failure, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -244,3 +244,19 @@ def test_what_the_program_raises_by_mistake_is_told_to_the_log_and_not_to_the_cl
         assert "Traceback" not in response.text
     assert "find-me" in caplog.text
     assert "inner secret" in caplog.text
+
+
+def test_a_mistake_in_any_other_route_is_told_in_json_too(
+    serve: Any, index: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def break_down(*_: Any) -> None:
+        raise KeyError("inner secret")
+
+    monkeypatch.setattr("program.serving.app.read_document", break_down)
+    server = serve(index=index)
+    response = server.client.get("/api/document?uri=x", headers={"x-request-id": "find-me"})
+    server.stop()  # the log is written after the response
+    body = check_failure(response, 500, "internal_error")
+    assert "find-me" in body["message"]
+    assert "inner" not in response.text
+    assert "Request find-me failed" in caplog.text
