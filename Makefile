@@ -30,6 +30,7 @@ demo: $(READY) ## index the sample documents, ask, and score: seconds after inst
 	@$(BIN)/citeqa eval --split dev
 	@printf '\nWhat next:\n'
 	@printf '  %s/citeqa ask "…"                           ask your own question, in English or Japanese\n' $(BIN)
+	@printf '  %s/citeqa serve                             ask on a page: http://127.0.0.1:8000\n' $(BIN)
 	@printf '  %s/citeqa eval -k 10                        is more context better?\n' $(BIN)
 	@printf '  %s/citeqa index --corpus DIR --base-url URL your own documents\n' $(BIN)
 	@printf '  %s/mlflow ui --backend-store-uri sqlite:///build/mlflow.db   runs and traces\n' $(BIN)

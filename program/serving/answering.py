@@ -23,7 +23,7 @@ from program.streaming import StreamAbandonedError
 from program.types import CitedAnswer, Piece
 from retrieval.tracing import RETRIEVERS_TAG, retriever_schema
 
-FRAME_S = 0.033
+FRAME_S = 0.05
 """Pieces are read at most that often: nobody sees the difference, and each wake-up costs as much as a token."""
 
 _RETRIEVERS = json.dumps([retriever_schema()])
