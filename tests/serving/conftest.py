@@ -399,6 +399,7 @@ def start_process(index_path: str, tmp_path: Path) -> Iterator[StartProcess]:
             text=True,
             cwd=tmp_path,
             env={**os.environ, **environment},
+            start_new_session=True,
         )  # fmt: skip
         processes.append(process)
         return process
@@ -409,6 +410,20 @@ def start_process(index_path: str, tmp_path: Path) -> Iterator[StartProcess]:
             process.send_signal(signal.SIGKILL)
         with process:
             pass
+
+
+@pytest.fixture
+def make_process_server() -> Iterator[Callable[[subprocess.Popen[str]], ProcessServer]]:
+    """The server that a process is, once it listens."""
+    servers: list[ProcessServer] = []
+
+    def make(process: subprocess.Popen[str]) -> ProcessServer:
+        servers.append(ProcessServer(process))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.stop()
 
 
 @pytest.fixture(scope="session")
