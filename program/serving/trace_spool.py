@@ -14,6 +14,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -61,9 +62,12 @@ class TraceSpool:
             ) from error
 
     def append(self, line: bytes) -> bool:
-        """Keep a trace, as `spool_line` gives it; False when there is no room, on the disk or in the limit."""
+        """Keep a trace, as `spool_line` gives it.
+
+        False when there is no room, on the disk or in the limit, or the spool is closed.
+        """
         with self._lock:
-            if self._pending_bytes + len(line) > self._max_bytes:
+            if self._file.closed or self._pending_bytes + len(line) > self._max_bytes:
                 return False
             try:
                 if self._segment_bytes >= SEGMENT_BYTES:
@@ -82,9 +86,18 @@ class TraceSpool:
             self._pending_bytes -= size
 
     def close(self) -> None:
-        """Append no more, and let others bring to the store what is left."""
-        self._file.close()
+        """Append no more. Others still leave it to this process, whose writer brings the rest to the store."""
+        with self._lock:
+            self._file.close()
+
+    def leave(self, *, is_empty: bool) -> None:
+        """Let others bring to the store what is left of it; without anything left, remove it."""
+        reader = SpoolReader(self.path)
+        if is_empty:
+            reader.remove_segments()  # while it is held: what others see of it then is nothing to do
         self._held.release()
+        if is_empty:
+            reader.remove()
 
     def _begin_segment(self) -> None:
         self._file.close()
@@ -97,7 +110,7 @@ class TraceSpool:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class SpooledTraces:
     """Traces read from a spool, and how many bytes they take there. `damaged` lines are no traces."""
 
     traces: list[Trace]
@@ -112,7 +125,7 @@ class SpoolReader:
         self.path = path
         self._offset = 0
 
-    def read(self, most: int) -> Batch | None:
+    def read(self, most: int) -> SpooledTraces | None:
         """The next traces, at most `most`; None when there is none yet. The same again until `forget`."""
         for segment in self._segments():
             lines = self._lines(segment, most)
@@ -122,7 +135,7 @@ class SpoolReader:
                 self._remove(segment)
         return None
 
-    def forget(self, batch: Batch) -> None:
+    def forget(self, batch: SpooledTraces) -> None:
         """The batch has been dealt with."""
         self._offset += batch.size
 
@@ -134,11 +147,16 @@ class SpoolReader:
 
     def remove(self) -> None:
         """Remove the spool, but for the traces that were refused."""
-        for segment in self._segments():
-            segment.unlink(missing_ok=True)
+        self.remove_segments()
         if not (self.path / _REFUSED).exists():
             (self.path / _LOCK).unlink(missing_ok=True)
-            self.path.rmdir()
+            with suppress(FileNotFoundError):
+                self.path.rmdir()
+
+    def remove_segments(self) -> None:
+        """Remove the traces that all have arrived."""
+        for segment in self._segments():
+            segment.unlink(missing_ok=True)
 
     def _segments(self) -> list[Path]:
         return sorted(self.path.glob("[0-9]*.jsonl"))
@@ -177,11 +195,11 @@ def abandoned_spools(root: Path) -> Iterator[Path]:
             lock.release()
 
 
-def _parse(lines: list[bytes]) -> Batch:
+def _parse(lines: list[bytes]) -> SpooledTraces:
     traces, damaged = [], []
     for line in lines:
         try:
             traces.append(Trace.from_json(line.decode()))
         except Exception:  # noqa: BLE001 - MLflow raises what it likes for what is no trace; it is put aside
             damaged.append(line)
-    return Batch(traces, sum(map(len, lines)), damaged)
+    return SpooledTraces(traces, sum(map(len, lines)), damaged)

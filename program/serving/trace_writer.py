@@ -18,7 +18,7 @@ from typing import Any
 
 import mlflow
 
-from program.serving.trace_spool import Batch, SpoolReader, abandoned_spools
+from program.serving.trace_spool import SpooledTraces, SpoolReader, abandoned_spools
 from program.trace_store import BATCH_SIZE, write_traces
 from retrieval.errors import StorageError
 
@@ -47,8 +47,7 @@ def main() -> None:
     while not ending.is_set():
         writer.write_all(own)
         ending.wait(POLL_S)
-    if writer.write_all(own):
-        own.remove()
+    writer.write_all(own)
 
 
 class TraceWriter:
@@ -78,7 +77,7 @@ class TraceWriter:
             tries = 0
         return True
 
-    def _write(self, batch: Batch) -> Mapping[str, str]:
+    def _write(self, batch: SpooledTraces) -> Mapping[str, str]:
         if not batch.traces:
             return {}
         return write_traces(batch.traces, experiment_id=self._experiment_id).failed
@@ -90,7 +89,7 @@ class TraceWriter:
             return False
         return True
 
-    def _settle(self, reader: SpoolReader, batch: Batch, failed: Mapping[str, str]) -> None:
+    def _settle(self, reader: SpoolReader, batch: SpooledTraces, failed: Mapping[str, str]) -> None:
         for trace in batch.traces:
             if reason := failed.get(trace.info.trace_id):
                 reader.refuse(trace.to_json().encode("utf-8", "replace"), reason)

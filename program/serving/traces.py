@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import mlflow
 from mlflow.entities import TraceInfo
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace import Span as OTelSpan
@@ -18,6 +19,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 
 from program.serving.trace_spool import TraceSpool, spool_line
+from program.settings import ServingSettings
 from program.trace_capture import CapturingProcessor, StandIn, pop_trace
 
 logger = logging.getLogger(__name__)
@@ -121,6 +123,7 @@ class TraceRecorder:
             self._writer.terminate()
             self._writer.wait()
         self._listener.join()
+        self._spool.leave(is_empty=not self._pending)
         return self.pending
 
     def _close_input(self) -> None:
@@ -186,6 +189,22 @@ class TraceRecorder:
         if now - self._last_logged_s >= _LOG_EVERY_S:
             self._last_logged_s = now
             logger.warning("Traces: %s.", message)
+
+
+def record_traces(settings: ServingSettings, experiment_id: str, sample_rate: float = 1.0) -> TraceRecorder:
+    """Begin to record for the current tracking store, by way of the spool that the settings name.
+
+    Raises:
+        StorageError: if the spool cannot be made.
+        ConfigurationError: if tracing is disabled.
+    """
+    spool = TraceSpool(settings.trace_spool, int(settings.trace_spool_mb * 2**20))
+    return TraceRecorder(
+        spool,
+        tracking_uri=mlflow.get_tracking_uri(),
+        experiment_id=experiment_id,
+        sample_rate=sample_rate,
+    )
 
 
 class _RecordingProcessor(CapturingProcessor):

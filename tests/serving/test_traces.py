@@ -17,7 +17,7 @@ from mlflow.entities import SpanType, TraceState
 from mlflow.tracing.trace_manager import InMemoryTraceManager
 
 from program.serving.run import _record
-from program.serving.trace_spool import TraceSpool, spool_line
+from program.serving.trace_spool import TraceSpool, abandoned_spools, spool_line
 from program.settings import Settings
 
 ASK_TRACE = {"x-mlflow-return-trace-id": "true"}
@@ -248,6 +248,25 @@ def test_a_spool_has_room_again_for_what_was_written(tmp_path: Path, traced: Any
         assert [spool.append(line) for _ in range(2)] == [True, False]
     finally:
         spool.close()
+        spool.leave(is_empty=False)
+
+
+def test_a_closed_spool_takes_no_trace_and_stays_this_servers_until_it_is_left(tmp_path: Path) -> None:
+    spool = TraceSpool(tmp_path, 1000)
+    assert spool.append(b"{}\n")
+    spool.close()
+    assert not spool.append(b"{}\n"), "a trace that ends too late is counted as dropped, and raises nothing"
+    assert list(abandoned_spools(tmp_path)) == [], "its own writer may still be reading"
+    spool.leave(is_empty=False)
+    assert list(abandoned_spools(tmp_path)) == [spool.path]
+
+
+def test_a_spool_whose_traces_have_all_arrived_is_removed_when_it_is_left(tmp_path: Path) -> None:
+    spool = TraceSpool(tmp_path, 1000)
+    assert spool.append(b"{}\n")
+    spool.close()
+    spool.leave(is_empty=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 # With a recorder of their own
