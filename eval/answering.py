@@ -15,7 +15,7 @@ from eval.evidence import RetrieverMapping, retrieved_documents, retriever_spans
 from eval.questions import Question
 from eval.records import AnswerRecord, Retrieved
 from eval.traces import TraceCollector, TracedCall
-from program.batch_threads import map_in_threads
+from program.threads import map_in_threads
 from retrieval.errors import CiteqaError, DataError
 from retrieval.tracing import in_current_trace
 

@@ -7,6 +7,7 @@ and the Responses API share; ours is one, an agent of your own can be another.
 from __future__ import annotations
 
 import contextvars
+import json
 import queue
 import threading
 from collections.abc import Generator, Iterator, Mapping
@@ -15,8 +16,9 @@ from typing import Any
 from uuid import uuid4
 
 import mlflow
-from mlflow.entities import SpanStatus, SpanStatusCode
+from mlflow.entities import LiveSpan, NoOpSpan, SpanStatus, SpanStatusCode
 from mlflow.pyfunc.model import PythonModelContext, ResponsesAgent
+from mlflow.tracing.constant import SpanAttributeKey
 from mlflow.types.responses import (
     ResponsesAgentRequest,
     ResponsesAgentResponse,
@@ -35,9 +37,11 @@ from program.settings import Settings, validate_settings
 from program.streaming import StreamAbandonedError
 from program.types import Answerer, CitedAnswer, Emit, Piece, Turn
 from retrieval.errors import RequestError
-from retrieval.tracing import declare_retriever_schema
+from retrieval.tracing import RETRIEVERS_TAG, declare_retriever_schema, retriever_schema
 
 INDEX_ARTIFACT = "index"
+
+_RETRIEVERS = json.dumps([retriever_schema()])
 
 
 def state_artifact(program: str) -> str:
@@ -213,6 +217,21 @@ def _note_conversation(request: ResponsesAgentRequest, custom: CustomInputs) -> 
         metadata["mlflow.trace.user"] = user
     if metadata and mlflow.get_current_active_span() is not None:
         mlflow.update_current_trace(metadata=metadata)
+
+
+def describe_trace(
+    span: LiveSpan | NoOpSpan, request: ResponsesAgentRequest, client_request_id: str
+) -> str | None:
+    """Put on an AGENT span of one's own, which is active, what MLflow puts on that of a loaded model.
+
+    For whoever calls `CitingAgent.respond`. The trace's id; None where nothing is traced.
+    """
+    if isinstance(span, NoOpSpan):
+        return None
+    span.set_inputs(request.model_dump(exclude_none=True))
+    span.set_attribute(SpanAttributeKey.MESSAGE_FORMAT, "openai")
+    mlflow.update_current_trace(tags={RETRIEVERS_TAG: _RETRIEVERS}, client_request_id=client_request_id)
+    return span.trace_id
 
 
 def new_item_id() -> str:

@@ -10,16 +10,16 @@ from itertools import takewhile
 from typing import Any
 
 import mlflow
-from mlflow.entities import NoOpSpan, SpanType
+from mlflow.entities import SpanType
 from mlflow.types.responses import ResponsesAgentRequest
 from pydantic import ValidationError
 
-from program.agent import CitingAgent, new_item_id
+from program.agent import CitingAgent, describe_trace, new_item_id
 from program.batch import Batch
 from program.batch_questions import Asked, QuestionTable, Row
-from program.batch_threads import map_in_threads
 from program.lm_errors import hide_secrets
 from program.responses import render_response
+from program.threads import map_in_threads
 from program.types import CitedAnswer
 from retrieval.errors import CiteqaError, FilterError, RequestError, RunStoppedError
 
@@ -114,10 +114,7 @@ def _answer_row(agent: CitingAgent, table: QuestionTable, row: Row) -> tuple[Row
         request = to_request(table.asked(row))
         # The agent's core, so that whoever asks decides on the AGENT span: it names the row, and is named by it.
         with mlflow.start_span("predict", span_type=SpanType.AGENT) as span:
-            if not isinstance(span, NoOpSpan):
-                trace_id = span.trace_id
-                span.set_inputs(request.model_dump(exclude_none=True))
-                mlflow.update_current_trace(client_request_id=str(table.id_of(row)))
+            trace_id = describe_trace(span, request, str(table.id_of(row)))
             answer = agent.respond(request)
             if trace_id:
                 span.set_outputs(render_response(answer, new_item_id()).model_dump(exclude_none=True))

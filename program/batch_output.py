@@ -17,8 +17,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from program.batch_questions import QuestionTable, Row, well_formed
+from program.batch_questions import QuestionTable, Row
 from program.files import to_json
+from program.well_formed import well_formed, well_formed_value
 from retrieval.tables import table_format
 
 ANSWER_FIELDS = (
@@ -204,7 +205,7 @@ def _write_parquet(path: Path, table: QuestionTable, answers: Answers) -> None:
             batch = list(islice(waiting, given.num_rows))
             if not batch:
                 break
-            rows = [{name: _clean(row.get(name)) for name in ANSWER_FIELDS} for row in batch]
+            rows = [{name: well_formed_value(row.get(name)) for name in ANSWER_FIELDS} for row in batch]
             known = pa.Table.from_pylist(rows, schema=answer_schema)
             merged = _side_by_side(given.slice(0, len(batch)), known)
             writer = writer or parquet.ParquetWriter(path, merged.schema)
@@ -337,16 +338,4 @@ def _fitting(value: Any, kind: _Kind) -> Any:
         return None
     if kind is _Kind.FLOAT:
         return float(value)
-    return _to_json_text(value) if kind is _Kind.JSON else _clean(value)
-
-
-def _clean(value: Any) -> Any:
-    """`value` without halves of characters, which Parquet cannot hold."""
-    match value:
-        case str():
-            return well_formed(value)
-        case Mapping():
-            return {key: _clean(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_clean(item) for item in value]
-    return value
+    return _to_json_text(value) if kind is _Kind.JSON else well_formed_value(value)

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from program.well_formed import well_formed
 from retrieval.errors import ConfigurationError, DataError, RequestError
 from retrieval.suggestions import did_you_mean
 from retrieval.tables import read_rows, table_format
@@ -267,11 +268,6 @@ def _parsed(cell: Any, field: str, kind: type) -> Any:
 def _without_nones(value: Any) -> Any:
     """Parquet gives each object the keys of all others, with None for those that it has not."""
     return {key: item for key, item in value.items() if item is not None} if value else value
-
-
-def well_formed(text: str) -> str:
-    """`text` with each half of a character that stands alone replaced by U+FFFD, for what takes Unicode only."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _shortened(value: Any) -> str:

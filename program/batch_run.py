@@ -127,15 +127,12 @@ def _with_traces(settings: Settings, on_warning: Callable[[str], None]) -> Itera
     """Within, every trace goes to the tracking store, by way of the disk: none is lost without a word."""
     import mlflow
 
-    from program.serving.trace_spool import TraceSpool
-    from program.serving.traces import TraceRecorder
+    from program.serving.traces import record_traces
     from program.tracking import connect
 
     experiment_id = connect(settings.tracking)
     mlflow.tracing.enable()
-    serving = settings.serving
-    spool = TraceSpool(serving.trace_spool, int(serving.trace_spool_mb * 2**20))
-    recorder = TraceRecorder(spool, tracking_uri=settings.tracking.uri, experiment_id=experiment_id)
+    recorder = record_traces(settings.serving, experiment_id)
     try:
         yield
     finally:
@@ -143,6 +140,6 @@ def _with_traces(settings: Settings, on_warning: Callable[[str], None]) -> Itera
         lost = recorder.counts.dropped + recorder.counts.refused
         if waiting or lost:
             on_warning(
-                f"{lost} traces could not be stored, and {waiting} wait in '{serving.trace_spool}' for the "
+                f"{lost} traces could not be stored, and {waiting} wait in '{settings.serving.trace_spool}' for the "
                 "next command that stores traces"
             )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import json
 import time
 from collections import deque
 from collections.abc import Callable
@@ -12,21 +11,17 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import mlflow
-from mlflow.entities import LiveSpan, NoOpSpan, SpanType
-from mlflow.tracing.constant import SpanAttributeKey
+from mlflow.entities import SpanType
 from mlflow.types.responses import create_text_output_item
 
-from program.agent import CitingAgent
+from program.agent import CitingAgent, describe_trace
 from program.responses import render_response
 from program.serving.requests import AnswerRequest
 from program.streaming import StreamAbandonedError
 from program.types import CitedAnswer, Piece
-from retrieval.tracing import RETRIEVERS_TAG, retriever_schema
 
 FRAME_S = 0.05
 """Pieces are read at most that often: nobody sees the difference, and each wake-up costs as much as a token."""
-
-_RETRIEVERS = json.dumps([retriever_schema()])
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +135,7 @@ class Answering:
         request = self._asked.body
         name = "predict_stream" if self._asked.stream else "predict"
         with mlflow.start_span(name, span_type=SpanType.AGENT) as span:
-            if not isinstance(span, NoOpSpan):
-                self._describe_trace(span)
+            self.trace_id = describe_trace(span, request, self._request_id)
             try:
                 self._raise_if_stopped()
                 answer = self._agent.respond(request, self._emit if self._asked.stream else None)
@@ -153,13 +147,6 @@ class Answering:
             self._call_soon(self._settle, Answered(answer, self.trace_id))
             if self.trace_id:
                 span.set_outputs(render_response(answer, self._item_id).model_dump(exclude_none=True))
-
-    def _describe_trace(self, span: LiveSpan) -> None:
-        self.trace_id = span.trace_id
-        span.set_inputs(self._asked.body.model_dump(exclude_none=True))
-        span.set_attribute(SpanAttributeKey.MESSAGE_FORMAT, "openai")
-        # What a loaded MLflow model tags its traces with by itself.
-        mlflow.update_current_trace(tags={RETRIEVERS_TAG: _RETRIEVERS}, client_request_id=self._request_id)
 
     def _emit(self, piece: Piece) -> None:
         self._raise_if_stopped()

@@ -29,11 +29,12 @@ from program.responses import CustomInputs
 from program.serving import metrics as prometheus
 from program.serving.admission import Admission
 from program.serving.documents import read_document
-from program.serving.endpoint import TRACE_ID_HEADER, AnswerEndpoint, Limits
+from program.serving.endpoint import TRACE_ID_HEADER, AnswerEndpoint
 from program.serving.failures import Failure, RequestFailedError, internal_error, to_failure
-from program.serving.feedback import Feedback, MlflowPages, log_feedback
+from program.serving.feedback import Feedback, log_feedback
 from program.serving.guard import REQUEST_ID_HEADER, Guard, request_id_of
 from program.serving.metrics import Metrics
+from program.serving.mlflow_pages import MlflowPages
 from program.serving.readiness import ModelHealth
 from program.serving.traces import TraceRecorder
 from program.settings import ServingSettings
@@ -89,25 +90,24 @@ class _Server:
         self._served = served
         self._settings = settings
         self._metrics = Metrics()
-        self._admission: Admission
+        self._admission = Admission(settings.max_concurrent, settings.max_queued, settings.queue_timeout_s)
         self._executor = ThreadPoolExecutor(settings.max_concurrent, thread_name_prefix="citeqa-answer")
         self._is_ending = False
 
     def build(self) -> ASGIApp:
         app = AgentServer("ResponsesAgent").app
         app.router.lifespan_context = self._lifespan
+        # A redirect to the path without its last slash would go to whatever host the client names.
+        app.router.redirect_slashes = False
         app.router.routes = [
             route for route in app.router.routes if getattr(route, "path", "") not in _NOT_OURS
         ]
-        self._admission = Admission(
-            self._settings.max_concurrent, self._settings.max_queued, self._settings.queue_timeout_s
-        )
         endpoint = AnswerEndpoint(
             self._served.agent,
             model=self._served.reader,
             admission=self._admission,
             executor=self._executor,
-            limits=Limits(self._settings.deadline_s),
+            deadline_s=self._settings.deadline_s,
             metrics=self._metrics,
             health=self._served.health,
         )

@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from typing import Any
 
 from mlflow.genai.agent_server.server import RETURN_TRACE_HEADER
@@ -37,13 +36,6 @@ _CANCEL_AGAIN_S = 0.05
 TRACE_ID_HEADER = "x-mlflow-trace-id"
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one answer may take. `deadline_s` counts from the request, waiting in the queue included."""
-
-    deadline_s: float
-
-
 class AnswerEndpoint:
     """An ASGI application that answers requests for one agent.
 
@@ -58,16 +50,19 @@ class AnswerEndpoint:
         model: str,
         admission: Admission,
         executor: Executor,
-        limits: Limits,
+        deadline_s: float,
         metrics: Metrics,
         health: ModelHealth | None = None,
     ) -> None:
-        """`model` is the name that a streamed response bears until its answer says who wrote it."""
+        """`model` is the name that a streamed response bears until its answer says who wrote it.
+
+        An answer must be finished `deadline_s` after its request, waiting in the queue included.
+        """
         self._agent = agent
         self._model = model
         self._admission = admission
         self._executor = executor
-        self._limits = limits
+        self._deadline_s = deadline_s
         self._metrics = metrics
         self._health = health
 
@@ -87,16 +82,14 @@ class AnswerEndpoint:
         work = asyncio.create_task(self._answer(exchange, asked, request_id_of(scope), started))
         leaving = asyncio.create_task(_client_leaves(receive))
         try:
-            await asyncio.wait(
-                (work, leaving), timeout=self._limits.deadline_s, return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait((work, leaving), timeout=self._deadline_s, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 await self._finish(exchange, scope, work)
             elif leaving.done():
                 if await _cancel(work, exchange, "the client left"):
                     self._metrics.failures.labels("cancelled").inc()
             elif await _cancel(work, exchange, "the deadline passed"):
-                await self._tell(exchange, _deadline_exceeded(self._limits.deadline_s))
+                await self._tell(exchange, _deadline_exceeded(self._deadline_s))
         finally:
             leaving.cancel()
             if not work.done():  # the server itself is being ended

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from program.responses import parse_custom_inputs, parse_turn, shorten
 from program.serving.failures import bad_request
+from program.well_formed import well_formed_value
 
 _ROLES = ("user", "assistant", "system", "developer")
 _SHOWN_CHARACTERS = 80
@@ -79,7 +80,7 @@ def _parse_json(content: bytes) -> dict[str, Any]:
     if content.count(b"[") + content.count(b"{") > _DEEPEST and _is_deeper_than(_DEEPEST, body):
         raise bad_request(f"The body is nested too deeply: more than {_DEEPEST} levels.")
     # A body that holds no escape for one holds no lone surrogate either.
-    return _without_lone_surrogates(body) if b"\\ud" in content.lower() else body
+    return well_formed_value(body) if b"\\ud" in content.lower() else body
 
 
 def _is_deeper_than(levels: int, value: Any) -> bool:
@@ -96,21 +97,6 @@ def _is_deeper_than(levels: int, value: Any) -> bool:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON value")
-
-
-def _without_lone_surrogates(value: Any) -> Any:
-    match value:
-        case str():
-            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        case list():
-            return [_without_lone_surrogates(element) for element in value]
-        case dict():
-            return {
-                _without_lone_surrogates(key): _without_lone_surrogates(element)
-                for key, element in value.items()
-            }
-        case _:
-            return value
 
 
 def _conversation(value: Any) -> list[Any]:

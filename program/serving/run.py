@@ -19,10 +19,9 @@ from program.assembly import DEFAULT_PROGRAM
 from program.extractive import ExtractiveReader
 from program.language_models import build_lm
 from program.serving.app import Served, create_app
-from program.serving.feedback import MlflowPages
+from program.serving.mlflow_pages import MlflowPages
 from program.serving.readiness import ModelHealth
-from program.serving.trace_spool import TraceSpool
-from program.serving.traces import TraceRecorder
+from program.serving.traces import TraceRecorder, record_traces
 from program.settings import Settings
 from program.tracking import connect
 from retrieval.errors import ConfigurationError
@@ -88,17 +87,11 @@ def is_loopback(host: str) -> bool:
 
 
 def _record(settings: Settings, experiment_id: str) -> TraceRecorder | None:
-    serving = settings.serving
-    if serving.trace_sample_rate == 0:
+    sample_rate = settings.serving.trace_sample_rate
+    if sample_rate == 0:
         mlflow.tracing.disable()
         return None
-    spool = TraceSpool(serving.trace_spool, int(serving.trace_spool_mb * 2**20))
-    return TraceRecorder(
-        spool,
-        tracking_uri=mlflow.get_tracking_uri(),
-        experiment_id=experiment_id,
-        sample_rate=serving.trace_sample_rate,
-    )
+    return record_traces(settings.serving, experiment_id, sample_rate)
 
 
 def _health(settings: Settings) -> ModelHealth | None:

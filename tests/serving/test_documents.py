@@ -155,6 +155,8 @@ def test_each_file_of_the_page_is_served_with_its_type_and_checked_each_time(pla
         "/playground//etc/passwd",
         "/playground/%2fetc%2fpasswd",
         "/playground/sub/app.js",
+        "/playground/app.js/",
+        "/playground/app.js%2f",
         "/playground/app.js%00",
         "/playground/%00.js",
         "/playground/app.js%2f..%2fapp.js",

@@ -9,9 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
-from program.serving import feedback
+from program.serving import feedback, mlflow_pages
 from program.serving.failures import RequestFailedError
-from program.serving.feedback import FEEDBACK_NAME, MlflowPages
+from program.serving.feedback import FEEDBACK_NAME
+from program.serving.mlflow_pages import MlflowPages
 
 ASK_TRACE = {"x-mlflow-return-trace-id": "true"}
 
@@ -174,7 +175,7 @@ def test_where_no_pages_may_be_started_the_command_is_told(serve: Any) -> None:
 def test_pages_that_do_not_start_are_ended_and_the_command_is_told_each_time(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
-    monkeypatch.setattr(feedback, "_UI_START_S", 0)
+    monkeypatch.setattr(mlflow_pages, "_START_S", 0)
     pages = MlflowPages(f"sqlite:///{tmp_path}/x.db", "7", address=None, may_start=True)
     for _ in range(2):
         with pytest.raises(RequestFailedError, match="Run: mlflow ui"):
