@@ -13,10 +13,10 @@ help: ## list the chores
 $(READY): pyproject.toml constraints.txt
 ifdef UV
 	uv venv --quiet --allow-existing --seed --python $(PYTHON) $(VENV)
-	uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,databricks]'
+	uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,databricks,spark]'
 else
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,databricks]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,databricks,spark]'
 endif
 	@touch $@
 

@@ -17,7 +17,8 @@ import pytest
 from mlflow.tracking import fluent
 from mlflow.tracking._tracking_service import utils as tracking_service
 
-from program.cli import _parse_filters, cli, main
+from program.cli import cli, main
+from program.commands.ask import parse_filters
 from retrieval.errors import IndexMissingError
 from retrieval.local_index import LocalIndex
 
@@ -284,7 +285,7 @@ def test_a_filter_with_a_wrong_value_is_refused(run: Run, corpus: Path) -> None:
     ],
 )
 def test_conditions_become_filters(conditions: list[str], filters: dict[str, object]) -> None:
-    assert _parse_filters(tuple(conditions)) == filters
+    assert parse_filters(tuple(conditions)) == filters
 
 
 def test_only_documents_that_meet_all_filters_are_read(run: Run, corpus: Path) -> None:

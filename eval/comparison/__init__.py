@@ -1,0 +1,1 @@
+"""Compare scored runs, pair by pair and question by question."""

@@ -1,0 +1,1 @@
+"""Ground truth in the formats that others read and write."""

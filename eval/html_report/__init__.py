@@ -1,0 +1,1 @@
+"""One HTML file that shows a sweep: offline, light and dark."""

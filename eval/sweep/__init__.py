@@ -1,0 +1,1 @@
+"""Many configurations over one question set, with what they share done once."""

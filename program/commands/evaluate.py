@@ -1,0 +1,52 @@
+"""`citeqa eval`."""
+
+from __future__ import annotations
+
+import click
+
+from program.commands.options import answering, configured, read_settings
+
+
+@click.command("eval")
+@configured
+@click.option("--dataset", metavar="PATH", help="Questions with their gold documents.")
+@click.option("--split", metavar="NAME", help="Which of its splits (default: dev).")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N questions.")
+@click.option("-k", "k", type=click.IntRange(1, 1000), help="How many passages are retrieved and read.")
+@click.option("--rescore", is_flag=True, help="Score what is answered; ask nothing.")
+@click.option("--retry-errors", is_flag=True, help="Ask the questions that failed again.")
+@click.option("--json", "as_json", is_flag=True, help="The summary as JSON on stdout.")
+def evaluate(
+    config: str | None,
+    overrides: tuple[str, ...],
+    debug: bool,
+    dataset: str | None,
+    split: str | None,
+    limit: int | None,
+    k: int | None,
+    rescore: bool,
+    retry_errors: bool,
+    as_json: bool,
+) -> None:
+    """Score the program against a ground truth, from the traces of its answers.
+
+    Interrupted, the same command goes on where it ended.
+
+    Example: citeqa eval --split dev -k 10
+    """
+    settings = read_settings(
+        config,
+        overrides,
+        evaluation__dataset=dataset,
+        evaluation__split=split,
+        evaluation__limit=limit,
+        retrieval__k=k,
+    )
+
+    from eval.evaluate import evaluate as run_evaluation
+    from eval.report import render_evaluation, render_json
+
+    evaluation = answering(
+        lambda show: run_evaluation(settings, rescore=rescore, retry_errors=retry_errors, on_answer=show)
+    )
+    click.echo(render_json(evaluation) if as_json else render_evaluation(evaluation))
