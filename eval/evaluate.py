@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import program
-import retrieval
 from eval.ground_truth import GroundTruth, check_gold_exists, read_ground_truth
 from eval.metrics import Metric, default_metrics
 from eval.mlflow_run import MlflowRun
 from eval.records import RunDirectory
 from eval.run import RunPlan, RunResult, answer_run, score_run
+from eval.run_identity import run_identity
 from eval.uris import UriNormalization, uri_normalizer
 from program.agent import CiteqaAgent
-from program.identity import answer_identity
 from program.settings import Settings
 from retrieval.errors import RunStoppedError
 from retrieval.local_index import LocalIndex
@@ -56,7 +52,7 @@ def evaluate(
     check_gold_exists(ground_truth, index.doc_uris(), uri_normalizer(normalization))
     plan = RunPlan(
         name=_run_name(settings, ground_truth),
-        identity=identity(settings, index.content_hash),
+        identity=run_identity(settings, index.content_hash),
         ground_truth=ground_truth,
         metrics=_metrics(settings),
         normalization=normalization,
@@ -81,11 +77,6 @@ def evaluate(
         result = score_run(plan, directory, answered)
         run.finish(result, _parameters(plan, settings))
         return Evaluation(settings, ground_truth, result, run.run_id)
-
-
-def identity(settings: Settings, index_hash: str) -> dict[str, Any]:
-    """Everything that an answer depends on: passages, settings, compiled programs, and our own code."""
-    return {**answer_identity(settings, index_hash), "code": _code_hash()}
 
 
 def _read_ground_truth(settings: Settings) -> GroundTruth:
@@ -136,17 +127,3 @@ def _describe(plan: RunPlan, settings: Settings) -> dict[str, Any]:
 def _parameters(plan: RunPlan, settings: Settings) -> dict[str, Any]:
     sections = {"chunking", "retrieval", "reader", "language_model"}
     return {**settings.model_dump(include=sections), "dataset": _describe(plan, settings)["dataset"]}
-
-
-@cache
-def _code_hash() -> str:
-    """A hash of the code that answers, so that changed code never passes for what it was.
-
-    Taken once: what a process runs stays what it was when it began.
-    """
-    digest = hashlib.sha256()
-    for package in (program, retrieval):
-        for directory in package.__path__:
-            for file in sorted(Path(directory).rglob("*.py")):
-                digest.update(file.read_bytes())
-    return digest.hexdigest()

@@ -18,7 +18,8 @@ import pytest
 from mlflow.types.responses import ResponsesAgentRequest, ResponsesAgentResponse
 
 import program
-from eval.evaluate import Evaluation, _code_hash, evaluate, identity
+from eval.evaluate import Evaluation, evaluate
+from eval.run_identity import code_hash, run_identity
 from program.agent import CiteqaAgent
 from program.settings import Settings
 from retrieval.errors import (
@@ -121,7 +122,7 @@ def test_other_questions_mean_another_run(
 
 def test_other_code_means_another_run(make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run_directory(make_settings())
-    monkeypatch.setattr("eval.evaluate._code_hash", lambda: "changed")
+    monkeypatch.setattr("eval.run_identity.code_hash", lambda: "changed")
     assert run_directory(make_settings()) != first
 
 
@@ -131,23 +132,25 @@ def test_a_change_of_any_module_that_answers_is_other_code(
     copy = tmp_path / "program"
     shutil.copytree(Path(program.__file__).parent, copy)
     monkeypatch.setattr(program, "__path__", [str(copy)])
-    _code_hash.cache_clear()
-    before = identity(make_settings(), "index")
+    code_hash.cache_clear()
+    before = run_identity(make_settings(), "index")
     with (copy / "citations.py").open("a") as module:
         module.write("\n# changed\n")
-    assert identity(make_settings(), "index") == before, "this process still runs the code that it began with"
-    _code_hash.cache_clear()
-    assert identity(make_settings(), "index") != before
-    _code_hash.cache_clear()
+    assert run_identity(make_settings(), "index") == before, (
+        "this process still runs the code that it began with"
+    )
+    code_hash.cache_clear()
+    assert run_identity(make_settings(), "index") != before
+    code_hash.cache_clear()
 
 
 def test_a_compiled_program_is_known_by_its_content(make_settings: MakeSettings, tmp_path: Path) -> None:
     state = tmp_path / "state.json"
     settings = make_settings(program={"states": {"tuned": str(state)}})
     state.write_text("{}")
-    before = identity(settings, "index")
+    before = run_identity(settings, "index")
     state.write_text("{ }")
-    assert identity(settings, "index") != before
+    assert run_identity(settings, "index") != before
 
 
 def test_the_same_questions_in_another_place_continue_the_run(

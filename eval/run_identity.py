@@ -1,0 +1,32 @@
+"""What the answers of a run depend on. Runs of one identity are the same run; caches are keyed by it."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import program
+import retrieval
+from program.identity import answer_identity
+from program.settings import Settings
+
+
+def run_identity(settings: Settings, index_hash: str) -> dict[str, Any]:
+    """Everything that an answer depends on: passages, settings, compiled programs, and our own code."""
+    return {**answer_identity(settings, index_hash), "code": code_hash()}
+
+
+@cache
+def code_hash() -> str:
+    """A hash of the code that answers, so that changed code never passes for what it was.
+
+    Taken once: what a process runs stays what it was when it began.
+    """
+    digest = hashlib.sha256()
+    for package in (program, retrieval):
+        for directory in package.__path__:
+            for file in sorted(Path(directory).rglob("*.py")):
+                digest.update(file.read_bytes())
+    return digest.hexdigest()
