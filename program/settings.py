@@ -12,10 +12,10 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from retrieval.chunking import ChunkingSettings
 from retrieval.errors import ConfigurationError
@@ -119,6 +119,40 @@ class UriSettings(_Section):
     unify_http: bool = True
 
 
+class JudgeSettings(_Section):
+    """One of MLflow's judges. Its values are the metric `judge_<metric>`; by default, after its name."""
+
+    name: Literal[
+        "Completeness",
+        "Correctness",
+        "Equivalence",
+        "Fluency",
+        "Guidelines",
+        "RelevanceToQuery",
+        "RetrievalGroundedness",
+        "RetrievalRelevance",
+        "RetrievalSufficiency",
+        "Safety",
+    ]
+    metric: str | None = Field(None, pattern=r"^[a-z0-9_]+$")
+    guidelines: tuple[str, ...] = Field((), description="Guidelines only: what an answer must keep to")
+
+
+class JudgeModelSettings(_Section):
+    """Who judges: a model by its string (`openai/gpt-4o`, `databricks/<endpoint>`, `databricks`, …)."""
+
+    model: str | None = None
+    api_base: str | None = Field(None, description="openai/… and azure/… only")
+    timeout_s: int = Field(60, ge=1, description="of one attempt; MLflow makes up to 11")
+    price_per_million: tuple[float, float] | None = Field(
+        None, description="USD for input and output tokens; default: MLflow's price list"
+    )
+
+
+def _as_judge(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
 class EvaluationSettings(_Section):
     """What an evaluation asks, and what it measures."""
 
@@ -132,6 +166,8 @@ class EvaluationSettings(_Section):
     slices: tuple[str, ...] = ("type", "lang")
     max_failed_share: float = Field(0.2, ge=0, le=1, description="stop when more questions fail")
     uris: UriSettings = UriSettings()
+    judges: tuple[Annotated[JudgeSettings, BeforeValidator(_as_judge)], ...] = ()
+    judge_model: JudgeModelSettings = JudgeModelSettings()
 
 
 class Settings(_Section):
