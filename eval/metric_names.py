@@ -24,6 +24,8 @@ ANSWER = (
     "latency_ms",
 )
 PASSAGE_PREFIX = "passage_"
+JUDGE_PREFIX = "judge_"
+"""What a language model judged (`eval.judges`), rather than what is computed."""
 
 _SPELLING = re.compile(r"(?P<measure>[a-z0-9_]+?)(?:@(?P<cutoff>[1-9][0-9]*))?")
 
@@ -52,6 +54,11 @@ class Metric:
         """Whether it judges what was retrieved, rather than what was answered."""
         return self.measure in RANKING
 
+    @property
+    def is_judged(self) -> bool:
+        """Whether a language model gave its values, which nothing here can compute."""
+        return self.measure.startswith(JUDGE_PREFIX)
+
     def __str__(self) -> str:
         return self.name
 
@@ -73,6 +80,8 @@ def parse_metric(name: str) -> Metric:
     measure, cutoff = spelling["measure"], int(spelling["cutoff"] or 0) or None
     passage_level = measure.startswith(PASSAGE_PREFIX)
     metric = Metric(measure.removeprefix(PASSAGE_PREFIX), cutoff, passage_level)
+    if metric.is_judged and not passage_level and cutoff is None:
+        return metric
     if not metric.is_ranking and (passage_level or metric.measure not in ANSWER):
         raise ConfigurationError(f"No metric is called {name!r}. {_advice(name)}")
     if metric.measure in NEEDS_CUTOFF and cutoff is None:

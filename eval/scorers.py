@@ -2,8 +2,8 @@
 
     mlflow.genai.evaluate(data=rows, predict_fn=agent.predict, scorers=as_mlflow_scorers(["recall@5"]))
 
-Rows have the shape of `eval.agent_evaluation_set`: gold is read from `expectations`, what was retrieved
-from the RETRIEVER spans of the trace, what was said and cited from the outputs.
+Rows have the shape of `eval.formats.agent_evaluation_set`: gold is read from `expectations`, what was
+retrieved from the RETRIEVER spans of the trace, what was said and cited from the outputs.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from mlflow.genai.utils.trace_utils import parse_outputs_to_str
 from mlflow.types.responses import ResponsesAgentResponse
 from pydantic import PrivateAttr
 
-from eval.agent_evaluation_set import to_question
 from eval.answering import read_response
 from eval.evidence import RetrieverMapping, retrieved_documents, retriever_spans
+from eval.formats.agent_evaluation_set import to_question
 from eval.metrics import Metric, Observation, parse_metrics, score_questions
 from eval.questions import Question
 from eval.uris import UriNormalization
+from retrieval.errors import ConfigurationError
 
 NO_SEARCH = "The trace has no RETRIEVER span: nothing was searched for, so nothing was found."
 
@@ -39,9 +40,15 @@ def as_mlflow_scorers(
     MLflow keeps with it: never 0.
 
     Raises:
-        ConfigurationError: if a name is not a metric; names the nearest one that is.
+        ConfigurationError: if a name is not a metric, naming the nearest one that is; or a judge's, whose
+            scorer is MLflow's own.
     """
-    return [MetricScorer(metric, normalization, mapping) for metric in parse_metrics(metric_names)]
+    metrics = parse_metrics(metric_names)
+    for metric in filter(lambda metric: metric.is_judged, metrics):
+        raise ConfigurationError(
+            f"{metric.name!r} is judged and not computed. Give MLflow its own scorer of mlflow.genai.scorers."
+        )
+    return [MetricScorer(metric, normalization, mapping) for metric in metrics]
 
 
 class MetricScorer(Scorer):
