@@ -148,12 +148,12 @@ def test_a_schema_without_a_document_column_falls_back_to_doc_uri() -> None:
 
 
 def test_a_row_without_a_document_is_an_error_that_names_its_fields() -> None:
-    trace = trace_of(lambda: search([{"page_content": "x", "metadata": {"source": "a"}}]))
-    with pytest.raises(DataError, match=r"'doc_uri'.*page_content, metadata, metadata\.source"):
+    trace = trace_of(lambda: search([{"page_content": "x", "metadata": {"author": "a"}}]))
+    with pytest.raises(DataError, match=r"'doc_uri'.*page_content, metadata, metadata\.author"):
         retrieved_documents(trace)
 
 
-@pytest.mark.parametrize("outputs", ["plain text", {"documents": []}, ["a", "b"], None])
+@pytest.mark.parametrize("outputs", ["plain text", {"total": 3}, {"passages": ["a", "b"]}, ["a", "b"], None])
 def test_a_search_whose_result_cannot_be_read_is_an_error_not_a_miss(outputs: Any) -> None:
     with pytest.raises(DataError, match=r"'retrieve'.*no list of documents"):
         retrieved_documents(trace_of(lambda: search(outputs)))
