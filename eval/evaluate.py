@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from eval.ground_truth import GroundTruth, check_gold_exists, read_ground_truth
+from eval.judges.judge import configured_judges
+from eval.judges.judge_model import check_judge_model
+from eval.judges.judgements import JudgementFile
 from eval.metrics import Metric, default_metrics
 from eval.mlflow_run import MlflowRun
 from eval.records import RunDirectory
@@ -15,7 +18,7 @@ from eval.run import RunPlan, RunResult, answer_run, score_run
 from eval.run_identity import run_identity
 from eval.uris import UriNormalization, uri_normalizer
 from program.agent import CiteqaAgent
-from program.settings import Settings
+from program.settings import EvaluationSettings, Settings
 from retrieval.errors import RunStoppedError
 from retrieval.local_index import LocalIndex
 
@@ -36,17 +39,19 @@ def evaluate(
     rescore: bool = False,
     retry_errors: bool = False,
     on_answer: Callable[[int, int], None] | None = None,
+    on_verdict: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Run the configured program over the configured questions and score what its traces and answers show.
 
     The same settings and questions continue the same run. With `rescore`, what is answered is scored, and
-    nothing is asked.
+    nothing is asked. Judges, if any are configured, are asked when all questions are answered.
 
     Raises:
         CiteqaError: whatever a person must mend; what was done before is kept.
         KeyboardInterrupt: when interrupted; likewise.
     """
     ground_truth = _read_ground_truth(settings)
+    judges = configured_judges(settings.evaluation)
     normalization = UriNormalization(**settings.evaluation.uris.model_dump())
     index = LocalIndex.open(settings.retrieval.index)
     check_gold_exists(ground_truth, index.doc_uris(), uri_normalizer(normalization))
@@ -59,10 +64,13 @@ def evaluate(
         slices=settings.evaluation.slices,
         threads=settings.evaluation.threads,
         max_failed_share=settings.evaluation.max_failed_share,
+        judges=judges,
     )
     directory = RunDirectory(Path(settings.evaluation.results) / plan.key)
     if rescore:
         return Evaluation(settings, ground_truth, _rescore(plan, directory), None)
+    if judges:
+        check_judge_model(settings.evaluation.judge_model)
     agent = CiteqaAgent(settings)
     with directory:
         run = MlflowRun(settings.tracking, directory, plan.key, ground_truth)
@@ -71,6 +79,8 @@ def evaluate(
             answered = answer_run(
                 plan, directory, agent.predict, run.keep_traces, on_answer, retry_errors=retry_errors
             )
+            if judges:
+                _ask_judges(plan, directory, run, settings.evaluation, on_verdict, retry_errors=retry_errors)
         except BaseException:
             run.interrupt()
             raise
@@ -103,6 +113,26 @@ def _rescore(plan: RunPlan, directory: RunDirectory) -> RunResult:
         )
     with directory:
         return score_run(plan, directory)
+
+
+def _ask_judges(
+    plan: RunPlan,
+    directory: RunDirectory,
+    run: MlflowRun,
+    settings: EvaluationSettings,
+    on_verdict: Callable[[int, int], None] | None,
+    *,
+    retry_errors: bool,
+) -> None:
+    # Whoever configures no judge does not wait for MLflow's to be imported.
+    from eval.judges.asking import JudgePanel
+
+    kept = JudgementFile(directory.path)
+    if retry_errors:
+        kept.forget_failures()
+    panel = JudgePanel(plan.judges, settings.judge_model, plan.threads, plan.max_failed_share)
+    questions, records = plan.ground_truth.questions, directory.read_answers()
+    panel.ask(questions, records, kept, run.fetch_trace, run.keep_feedback, on_verdict)
 
 
 def _run_name(settings: Settings, ground_truth: GroundTruth) -> str:

@@ -10,14 +10,16 @@ from itertools import chain
 from typing import Any
 
 import mlflow
-from mlflow.entities import Dataset, DatasetInput, InputTag, Param, Trace
+from mlflow.entities import Dataset, DatasetInput, Feedback, InputTag, Param, Trace
 from mlflow.entities import Metric as MlflowMetric
 from mlflow.exceptions import MlflowException
+from mlflow.tracing.constant import AssessmentMetadataKey
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_LOGGED_ARTIFACTS
 from mlflow.utils.validation import MAX_METRICS_PER_BATCH, MAX_PARAMS_TAGS_PER_BATCH
 from sqlalchemy.exc import SQLAlchemyError
 
 from eval.ground_truth import GroundTruth
+from eval.judges.judgements import judging_cost
 from eval.metric_names import parse_metric
 from eval.records import RunDirectory
 from eval.run import RunResult, score_row
@@ -61,6 +63,28 @@ class MlflowRun:
         if report.failed:
             reason = next(iter(report.failed.values()))
             raise StorageError(f"{len(report.failed)} of {len(traces)} traces could not be stored: {reason}")
+
+    def fetch_trace(self, trace_id: str) -> Trace | None:
+        """The trace as the store has it; None where it is not there."""
+        try:
+            trace: Trace = self._client.get_trace(trace_id, display=False)
+        except (MlflowException, SQLAlchemyError):
+            return None
+        return trace
+
+    def keep_feedback(self, trace_id: str, feedbacks: Sequence[Feedback]) -> None:
+        """Put what a judge said on a trace of the run.
+
+        A trace that the store does not have is passed over: the verdict stands in the run directory.
+        """
+        for feedback in feedbacks:
+            feedback.trace_id = trace_id
+            feedback.metadata = {
+                **(feedback.metadata or {}),
+                AssessmentMetadataKey.SOURCE_RUN_ID: self.run_id,
+            }
+            with suppress(MlflowException, SQLAlchemyError):
+                mlflow.log_assessment(trace_id, feedback)
 
     def finish(self, result: RunResult, parameters: Mapping[str, Any]) -> None:
         """Log the parameters, the scores and the table, and end the run.
@@ -141,6 +165,8 @@ def _metrics(result: RunResult) -> Iterator[tuple[str, float]]:
     overall = result.summary.overall
     yield "questions_scored", float(overall.scored)
     yield "questions_unscored", float(overall.unscored)
+    if result.judgements:
+        yield from judging_cost(result.judgements).metrics()
     for name, interval in overall.intervals.items():
         mlflow_name = parse_metric(name).mlflow_name
         yield mlflow_name, interval.mean

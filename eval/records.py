@@ -3,11 +3,12 @@
 A run directory holds
     run.json        what was asked of what, so that the same command finds its run again
     answers.jsonl   one line for each answered question: the evidence that scores are computed from
+    judgements.jsonl  one line for each verdict of a language-model judge, where any was asked (`eval.judges`)
     traces.jsonl    traces on their way to the tracking store; empty when all have arrived
     scores.jsonl    one line for each question: its tags, metrics, answer and retrieved documents
     summary.json    every metric's mean and interval, over all and by slice
-Only `answers.jsonl` is ever read back to answer questions, and it is appended to: whatever ends a run,
-finished questions stay finished.
+Only `answers.jsonl` is ever read back to answer questions, and `judgements.jsonl` to judge them. Both are
+appended to: whatever ends a run, finished questions stay finished.
 """
 
 from __future__ import annotations
@@ -16,16 +17,17 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
-from mlflow.entities import Trace
-from mlflow.exceptions import MlflowException
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from eval.observations import Observation, RetrievedDocument
 from program.files import append_lines, complete_lines, to_json
 from retrieval.errors import DataError, StorageError
+
+if TYPE_CHECKING:
+    from mlflow.entities import Trace
 
 FORMAT_VERSION = 1
 
@@ -91,7 +93,7 @@ class RunDirectory:
         self._lock = FileLock(path / ".lock")
 
     def __enter__(self) -> RunDirectory:
-        with _refusals(self.path):
+        with disk_refusals(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             try:
                 self._lock.acquire(timeout=0)
@@ -148,9 +150,9 @@ class RunDirectory:
     def append_answer(self, record: AnswerRecord, traces: Iterable[Trace]) -> None:
         """Keep one answered question, and its traces until they are in the tracking store."""
         # The traces first: a crash between the two leaves a trace too many, and never one too few.
-        with _refusals(self.traces_file):
+        with disk_refusals(self.traces_file):
             append_lines(self.traces_file, [trace.to_json().encode() for trace in traces])
-        with _refusals(self.answers_file):
+        with disk_refusals(self.answers_file):
             append_lines(self.answers_file, [to_json(record.model_dump())])
 
     def forget_failures(self) -> None:
@@ -174,7 +176,7 @@ class RunDirectory:
 
     def forget_pending_traces(self) -> None:
         """All pending traces have arrived."""
-        with _refusals(self.traces_file):
+        with disk_refusals(self.traces_file):
             self.traces_file.unlink(missing_ok=True)
 
     def write_scores(self, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -202,7 +204,7 @@ def replace_file(file: Path, content: bytes) -> None:
         StorageError: if the disk refuses.
     """
     draft = file.with_name(file.name + ".new")
-    with _refusals(file):
+    with disk_refusals(file):
         draft.write_bytes(content)
         draft.replace(file)
 
@@ -219,6 +221,10 @@ def _parse_answer(line: bytes, place: str) -> AnswerRecord:
 
 
 def _parse_trace(line: bytes, place: str) -> Trace:
+    # Here, since MLflow takes seconds to import, and most who read records need no trace.
+    from mlflow.entities import Trace
+    from mlflow.exceptions import MlflowException
+
     try:
         return Trace.from_json(line.decode())
     except (ValueError, KeyError, TypeError, MlflowException) as error:
@@ -226,12 +232,13 @@ def _parse_trace(line: bytes, place: str) -> Trace:
 
 
 def _lines(file: Path) -> Iterator[bytes]:
-    with _refusals(file):
+    with disk_refusals(file):
         yield from (line for _, line in complete_lines(file))
 
 
 @contextmanager
-def _refusals(path: Path) -> Iterator[None]:
+def disk_refusals(path: Path) -> Iterator[None]:
+    """What the disk refuses inside is a StorageError that names `path`."""
     try:
         yield
     except OSError as error:

@@ -15,6 +15,8 @@ from mlflow.entities import Trace
 
 from eval.answering import Agent, Answered, answer_questions
 from eval.ground_truth import GroundTruth
+from eval.judges.judge import Judge
+from eval.judges.judgements import JudgementFile, Judgements, judged_values, standing_judgements
 from eval.metrics import Metric, Scores, score_questions
 from eval.questions import Question
 from eval.records import AnswerRecord, RunDirectory
@@ -36,7 +38,8 @@ class RunPlan:
     """What a run is of, and how it is done.
 
     `identity` is everything that an answer depends on: runs of the same identity over the same questions
-    are the same run. `max_failed_share` (0 to 1) of failing questions is tolerated.
+    are the same run. `max_failed_share` (0 to 1) of failing questions is tolerated. `judges` are those whose
+    verdicts on the answers count; no answer depends on them.
     """
 
     name: str
@@ -47,6 +50,7 @@ class RunPlan:
     slices: Sequence[str] = ("type", "lang")
     threads: int = 1
     max_failed_share: float = 0.2
+    judges: Sequence[Judge] = ()
 
     @property
     def key(self) -> str:
@@ -57,7 +61,10 @@ class RunPlan:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """A scored run. `answered_now` of its questions were answered by this call, the others before."""
+    """A scored run. `answered_now` of its questions were answered by this call, the others before.
+
+    `judgements` are what language models said of the answers, now or before, by question and metric.
+    """
 
     path: Path
     questions: Sequence[Question]
@@ -65,6 +72,7 @@ class RunResult:
     scores: Scores
     summary: Summary
     answered_now: int
+    judgements: Judgements = field(default_factory=dict)
 
     @property
     def failed(self) -> Mapping[str, str]:
@@ -115,12 +123,17 @@ def answer_run(
 def score_run(plan: RunPlan, directory: RunDirectory, answered_now: int = 0) -> RunResult:
     """Score what is answered and write the scores and the summary; nothing is asked again.
 
-    A question that failed, or was not answered yet, is unscored: in no mean, but counted.
+    A question that failed, or was not answered yet, is unscored: in no mean, but counted. What judges said of
+    the answers as they are is a metric like the others.
     """
     records = directory.read_answers()
     questions = plan.ground_truth.questions
     observations = {id_: record.observation() for id_, record in records.items()}
     scores = score_questions(questions, observations, plan.metrics, plan.normalization)
+    kept = JudgementFile(directory.path).read()
+    judgements = standing_judgements(kept, plan.judges, questions, records)
+    for id_, values in judged_values(judgements).items():
+        scores[id_].update(values)
     summary = aggregate(scores, questions, by=plan.slices)
     asked = {question.id for question in questions}
     result = RunResult(
@@ -130,6 +143,7 @@ def score_run(plan: RunPlan, directory: RunDirectory, answered_now: int = 0) -> 
         scores=scores,
         summary=summary,
         answered_now=answered_now,
+        judgements=judgements,
     )
     directory.write_scores(score_row(question, result) for question in questions)
     directory.write_summary(asdict(summary))
@@ -149,6 +163,9 @@ def score_row(question: Question, result: RunResult) -> dict[str, Any]:
     }
     if record is not None:
         row |= record.model_dump(exclude={"id", "error"})
+    if judged := result.judgements.get(question.id):
+        shown = {"verdict", "rationale", "error", "model"}
+        row["judgements"] = {metric: judged[metric].model_dump(include=shown) for metric in sorted(judged)}
     return row
 
 

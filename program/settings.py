@@ -60,8 +60,19 @@ class ReaderSettings(_Section):
     abstain_below: float = Field(0.4, ge=0, le=1, description="extractive: share of the question covered")
 
 
+class PriceSettings(_Section):
+    """What a language model costs, in US dollars for a million tokens."""
+
+    input_usd_per_million: float = Field(ge=0)
+    output_usd_per_million: float = Field(ge=0)
+
+
 class LanguageModelSettings(_Section):
-    """Any model that DSPy reaches, by its string (`openai/gpt-4o-mini`, `databricks/<endpoint>`, …)."""
+    """Any model that DSPy reaches, by its string (`openai/gpt-4o-mini`, `databricks/<endpoint>`, …).
+
+    `requests_per_minute` and `rate_limit_wait_s` are for commands that ask many questions, not for those where
+    a person waits. With `cache` off, every call is made, even where one like it was recorded.
+    """
 
     model: str | None = None
     api_base: str | None = None
@@ -71,6 +82,13 @@ class LanguageModelSettings(_Section):
     num_retries: int = Field(2, ge=0, le=10)
     cache: bool = True
     adapter: Literal["chat", "json", "xml"] = "chat"
+    requests_per_minute: float | None = Field(
+        None, gt=0, description="never more; unset: as many as it bears"
+    )
+    rate_limit_wait_s: float = Field(
+        300, ge=0, description="how long a call waits for a provider that is busy"
+    )
+    price: PriceSettings | None = Field(None, description="unset: as LiteLLM's price list says")
 
 
 class ProgramSettings(_Section):
@@ -144,9 +162,38 @@ class JudgeModelSettings(_Section):
     model: str | None = None
     api_base: str | None = Field(None, description="openai/… and azure/… only")
     timeout_s: int = Field(60, ge=1, description="of one attempt; MLflow makes up to 11")
-    price_per_million: tuple[float, float] | None = Field(
-        None, description="USD for input and output tokens; default: MLflow's price list"
-    )
+    price: PriceSettings | None = Field(None, description="unset: as MLflow's price list says")
+
+
+class RetrieverSchemaSettings(_Section):
+    """Which fields of the rows on a RETRIEVER span name the passage and its document."""
+
+    primary_key: str = "chunk_id"
+    doc_uri: str = "doc_uri"
+
+
+class OtherAgentSettings(_Section):
+    """An agent that is not ours, asked in the place of ours: `citeqa eval --agent`.
+
+    Its bearer token, if it wants one, is the environment variable CITEQA_AGENT_TOKEN: a secret is no setting.
+    """
+
+    uri: str | None = Field(None, description="models:/…, runs:/…, the directory of a model, or http(s)://…")
+    label: str = Field("", description="tells apart what stands behind one address at different times")
+    api: Literal["auto", "responses", "chat"] = Field("auto", description="what a request looks like")
+    custom_inputs: dict[str, Any] = Field(default_factory=dict, description="sent with each question")
+    timeout_s: float = Field(120, gt=0, description="for one answer")
+    num_retries: int = Field(5, ge=0, le=20, description="when it is busy (429, 503) or not reached")
+    trace_wait_s: float = Field(60, ge=0, description="until the trace of an answer is in the store")
+
+
+class TraceSettings(_Section):
+    """Traces that are in the tracking store already, scored in the place of new answers: `citeqa eval --traces`."""
+
+    experiment: str | None = Field(None, description="its name or id")
+    filter: str | None = Field(None, description="as mlflow.search_traces takes it")
+    since: str | None = Field(None, pattern=r"^\d+(m|h|d|w)$", description="such as 90m, 12h, 7d or 2w")
+    of_runs: bool = Field(False, description="also those of MLflow runs, such as an evaluation's")
 
 
 def _as_judge(value: Any) -> Any:
@@ -168,6 +215,12 @@ class EvaluationSettings(_Section):
     uris: UriSettings = UriSettings()
     judges: tuple[Annotated[JudgeSettings, BeforeValidator(_as_judge)], ...] = ()
     judge_model: JudgeModelSettings = JudgeModelSettings()
+    agent: OtherAgentSettings = OtherAgentSettings()
+    traces: TraceSettings = TraceSettings()
+    retriever_schema: RetrieverSchemaSettings | None = Field(None, description="of any RETRIEVER span")
+    retriever_schemas: dict[str, RetrieverSchemaSettings] = Field(
+        default_factory=dict, description="of the RETRIEVER spans of a name"
+    )
 
 
 class Settings(_Section):
