@@ -196,37 +196,6 @@ class TraceSettings(_Section):
     of_runs: bool = Field(False, description="also those of MLflow runs, such as an evaluation's")
 
 
-class RetrieverSchemaSettings(_Section):
-    """Which fields of the rows on a RETRIEVER span name the passage and its document."""
-
-    primary_key: str = "chunk_id"
-    doc_uri: str = "doc_uri"
-
-
-class OtherAgentSettings(_Section):
-    """An agent that is not ours, asked in the place of ours: `citeqa eval --agent`.
-
-    Its bearer token, if it wants one, is the environment variable CITEQA_AGENT_TOKEN: a secret is no setting.
-    """
-
-    uri: str | None = Field(None, description="models:/…, runs:/…, the directory of a model, or http(s)://…")
-    label: str = Field("", description="tells apart what stands behind one address at different times")
-    api: Literal["auto", "responses", "chat"] = Field("auto", description="what a request looks like")
-    custom_inputs: dict[str, Any] = Field(default_factory=dict, description="sent with each question")
-    timeout_s: float = Field(120, gt=0, description="for one answer")
-    num_retries: int = Field(5, ge=0, le=20, description="when it is busy (429, 503) or not reached")
-    trace_wait_s: float = Field(60, ge=0, description="until the trace of an answer is in the store")
-
-
-class TraceSettings(_Section):
-    """Traces that are in the tracking store already, scored in the place of new answers: `citeqa eval --traces`."""
-
-    experiment: str | None = Field(None, description="its name or id")
-    filter: str | None = Field(None, description="as mlflow.search_traces takes it")
-    since: str | None = Field(None, pattern=r"^\d+(m|h|d|w)$", description="such as 90m, 12h, 7d or 2w")
-    of_runs: bool = Field(False, description="also those of MLflow runs, such as an evaluation's")
-
-
 def _as_judge(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
