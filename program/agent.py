@@ -26,6 +26,7 @@ from mlflow.types.responses import (
 )
 
 from program.assembly import DEFAULT_PROGRAM, build_programs
+from program.content_store import ContentStore
 from program.responses import (
     CustomInputs,
     parse_custom_inputs,
@@ -122,10 +123,17 @@ class CitingAgent(ResponsesAgent):
 class CiteqaAgent(CitingAgent):
     """Our program, built from settings when it is first needed: at once locally, on load when served."""
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        record_in: ContentStore | None = None,
+        limit_rate: bool = False,
+    ) -> None:
+        """`record_in` and `limit_rate` are as `build_program` takes them: for commands that ask many questions."""
         super().__init__({})
         if settings is not None:
-            self._build(settings)
+            self._build(settings, record_in=record_in, limit_rate=limit_rate)
 
     def load_context(self, context: PythonModelContext) -> None:
         """Take the configuration and the index that were logged with the model."""
@@ -138,10 +146,13 @@ class CiteqaAgent(CitingAgent):
         }
         self._build(validate_settings([("model_config", config)]))
 
-    def _build(self, settings: Settings) -> None:
+    def _build(
+        self, settings: Settings, *, record_in: ContentStore | None = None, limit_rate: bool = False
+    ) -> None:
         if settings.answers_with_lm:
             mlflow.dspy.autolog()
-        self._answerers = {name: program.respond for name, program in build_programs(settings).items()}
+        programs = build_programs(settings, record_in=record_in, limit_rate=limit_rate)
+        self._answerers = {name: program.respond for name, program in programs.items()}
 
 
 class _Conversation:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+from program.content_store import ContentStore
 from program.extractive import ExtractiveReader, ExtractiveSettings
 from program.language_models import build_adapter, build_lm
 from program.qa import CitedQA
+from program.rate_limit import limiter_for
 from program.readers import LMReader
 from program.settings import Settings
 from program.state import load_state
@@ -13,28 +17,49 @@ from retrieval.local_index import LocalIndex
 DEFAULT_PROGRAM = "default"
 
 
-def build_programs(settings: Settings) -> dict[str, CitedQA]:
+def build_programs(
+    settings: Settings, *, record_in: ContentStore | None = None, limit_rate: bool = False
+) -> dict[str, CitedQA]:
     """Every program that a request can ask for by name; `default` is always there.
+
+    `record_in` and `limit_rate` are as `build_program` takes them.
 
     Raises:
         IndexMissingError, IndexUnusableError: if the index cannot be opened.
         ConfigurationError: if a language model is needed and none is named.
         ProgramStateError: if a compiled program does not fit.
     """
-    retriever = LocalIndex.open(settings.retrieval.index)
-    programs = {DEFAULT_PROGRAM: build_program(settings, retriever)}
+    build = partial(
+        build_program,
+        settings,
+        LocalIndex.open(settings.retrieval.index),
+        record_in=record_in,
+        limit_rate=limit_rate,
+    )
+    programs = {DEFAULT_PROGRAM: build()}
     for name, path in settings.program.states.items():
-        programs[name] = build_program(settings, retriever)
+        programs[name] = build()
         load_state(programs[name], path)
     return programs
 
 
-def build_program(settings: Settings, retriever: LocalIndex) -> CitedQA:
-    """The program as configured, before anything compiled is loaded into it."""
+def build_program(
+    settings: Settings,
+    retriever: LocalIndex,
+    *,
+    record_in: ContentStore | None = None,
+    limit_rate: bool = False,
+) -> CitedQA:
+    """The program as configured, before anything compiled is loaded into it.
+
+    For work that asks many questions: language-model calls are made once and kept in `record_in`, and with
+    `limit_rate` they wait where the provider is busy, with all others of this process.
+    """
     extractive = ExtractiveReader(extractive_settings(settings), weigh=retriever.idf)
     if not settings.answers_with_lm:
         return CitedQA(retriever, extractive, k=settings.retrieval.k, filters=settings.retrieval.filters)
-    lm = build_lm(settings.language_model)
+    limiter = limiter_for(settings.language_model) if limit_rate else None
+    lm = build_lm(settings.language_model, record_in=record_in, limiter=limiter)
     return CitedQA(
         retriever,
         LMReader(lm),

@@ -12,6 +12,9 @@ from dspy.clients.engines.litellm_engine import LiteLLMEngine
 from dspy.clients.engines.lm15_engine import LM15Engine, timeouts_for
 from dspy.lm15 import RouterConfig
 
+from program.content_store import ContentStore
+from program.rate_limit import LimitedEngine, RateLimiter
+from program.recorded_calls import CallContext, RecordedEngine
 from program.settings import LanguageModelSettings
 from program.streaming import Engine, TeeEngine
 from retrieval.errors import ConfigurationError
@@ -20,8 +23,17 @@ from retrieval.errors import ConfigurationError
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
 
 
-def build_lm(settings: LanguageModelSettings) -> dspy.LM:
+def build_lm(
+    settings: LanguageModelSettings,
+    *,
+    record_in: ContentStore | None = None,
+    limiter: RateLimiter | None = None,
+) -> dspy.LM:
     """The language model that the settings name. Nothing is called, and no key is read, until it is asked.
+
+    With `record_in`, each call is made once and answered from there ever after, unless `settings.cache` is off.
+    It takes the place of DSPy's own cache, which forgets what an answer cost. With a `limiter`, calls wait
+    where the provider is busy.
 
     Raises:
         ConfigurationError: if no model is named, or its string names no provider that DSPy knows.
@@ -31,13 +43,19 @@ def build_lm(settings: LanguageModelSettings) -> dspy.LM:
             "No language model is configured. Set language_model.model (for example openai/gpt-4o-mini) and "
             "its API key in the environment, or reader.kind: extractive to answer without one."
         )
+    engine = _engine(settings)
+    if limiter is not None:
+        engine = LimitedEngine(engine, limiter, patience_s=settings.rate_limit_wait_s)
+    if record_in is not None and settings.cache:
+        engine = RecordedEngine(engine, record_in, address=settings.api_base or "")
     return dspy.LM(
         settings.model,
-        engine=TeeEngine(_engine(settings)),
+        engine=TeeEngine(engine),
         temperature=settings.temperature,
         max_tokens=settings.max_tokens,
         num_retries=settings.num_retries,
-        cache=settings.cache,
+        cache=settings.cache and record_in is None,
+        callbacks=[CallContext()],
     )
 
 

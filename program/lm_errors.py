@@ -13,7 +13,7 @@ _REASON_CHARACTERS = 300
 _ADVICE = {
     "auth": "Check its API key in the environment.",
     "not_configured": "Set its API key in the environment, or language_model.api_base.",
-    "rate_limit": "Wait, or raise language_model.num_retries.",
+    "rate_limit": "Wait, or raise language_model.num_retries or rate_limit_wait_s.",
     "timeout": "Try again, or raise language_model.timeout_s.",
     "transport": "Check language_model.api_base and the network.",
     "adapter_parse_error": "Try another language_model.adapter.",

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from dspy.lm15 import ProviderError, Request, Response, ResponseStream
 
+from program.call_notes import note_calls
 from program.lm_errors import hide_secrets_in
 from program.types import Emit, Piece
 
@@ -113,7 +114,9 @@ class TeeEngine:
         """
         listening = _listening.get()
         try:
-            return self._tee(request, *listening) if listening else self._inner.complete(request)
+            response = self._tee(request, *listening) if listening else self._inner.complete(request)
+            note_calls(calls=1)
+            return response
         except Exception as error:
             hide_secrets_in(error)
             raise
