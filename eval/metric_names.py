@@ -22,8 +22,13 @@ ANSWER = (
     "abstained_answerable",
     "dropped_markers",
     "latency_ms",
+    "usd",
+    "tokens",
 )
 PASSAGE_PREFIX = "passage_"
+LOWER_IS_BETTER = frozenset(
+    ("answered_unanswerable", "abstained_answerable", "dropped_markers", "latency_ms", "usd", "tokens")
+)
 JUDGE_PREFIX = "judge_"
 """What a language model judged (`eval.judges`), rather than what is computed."""
 
@@ -89,6 +94,11 @@ def parse_metric(name: str) -> Metric:
     if metric.measure in ANSWER and cutoff is not None:
         raise ConfigurationError(f"Metric {name!r} takes no cutoff. Write {metric.measure!r}.")
     return metric
+
+
+def is_lower_better(name: str) -> bool:
+    """Whether a smaller value of the metric of this name is a better one: mistakes, times and costs."""
+    return name.partition("@")[0] in LOWER_IS_BETTER
 
 
 def default_metrics(ks: Iterable[int] = (1, 3, 5, 10)) -> list[Metric]:

@@ -6,15 +6,18 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from eval.evaluate import Evaluation
-from eval.metric_names import parse_metric
+from eval.judges.judgements import judging_cost
+from eval.judges.summary_lines import judging_lines
+from eval.metric_names import is_lower_better
 from eval.stats import Interval
 from eval.summary import Slice
+from eval.text_table import number, table
 from program.responses import shorten
 from program.tracking import ui_command
 
-_LOWER_IS_BETTER = {"answered_unanswerable", "abstained_answerable", "dropped_markers", "latency_ms"}
 _REASONS = 5
 _REASON_CHARACTERS = 200
 
@@ -22,17 +25,21 @@ _REASON_CHARACTERS = 200
 def render_evaluation(evaluation: Evaluation) -> str:
     """The headline, every metric with its interval, the slices, and what could not be scored."""
     blocks = [_headline(evaluation), _metric_table(evaluation), *_slice_tables(evaluation)]
-    return "\n\n".join(block for block in (*blocks, _failures(evaluation), _whereabouts(evaluation)) if block)
+    judging = "\n".join(judging_lines(evaluation.result.judgements))
+    blocks += [_failures(evaluation), judging, _whereabouts(evaluation)]
+    return "\n\n".join(block for block in blocks if block)
 
 
 def render_json(evaluation: Evaluation) -> str:
     """The summary for a machine, with where the run is."""
-    body = {
+    body: dict[str, Any] = {
         "run": str(evaluation.result.path),
         "mlflow_run_id": evaluation.mlflow_run_id,
         "failed": dict(evaluation.result.failed),
         "summary": asdict(evaluation.result.summary),
     }
+    if evaluation.result.judgements:
+        body["judging"] = asdict(judging_cost(evaluation.result.judgements))
     return json.dumps(body, ensure_ascii=False, indent=2)
 
 
@@ -52,14 +59,14 @@ def _metric_table(evaluation: Evaluation) -> str:
     intervals = evaluation.result.summary.overall.intervals
     rows = [
         (
-            name + " ↓" * (name in _LOWER_IS_BETTER),
-            _number(name, i.mean),
+            name + " ↓" * (is_lower_better(name)),
+            number(name, i.mean),
             _range(name, i),
             str(i.n),
         )
         for name, i in intervals.items()
     ]
-    return _table(("metric", "mean", "95 % interval", "n"), rows)
+    return table(("metric", "mean", "95 % interval", "n"), rows)
 
 
 def _slice_tables(evaluation: Evaluation) -> Iterator[str]:
@@ -67,7 +74,7 @@ def _slice_tables(evaluation: Evaluation) -> Iterator[str]:
     columns = (f"recall@{k}", f"ndcg@{k}", "citation_precision", "citation_recall", "fact_recall")
     for tag, slices in evaluation.result.summary.slices.items():
         rows = [_slice_row(value, part, (*columns, "abstention_accuracy")) for value, part in slices.items()]
-        yield _table((tag, "n", *columns, "abstention"), rows)
+        yield table((tag, "n", *columns, "abstention"), rows)
 
 
 def _slice_row(value: str, part: Slice, columns: Sequence[str]) -> tuple[str, ...]:
@@ -95,22 +102,5 @@ def _whereabouts(evaluation: Evaluation) -> str:
     return "\n".join(lines)
 
 
-def _number(name: str, value: float) -> str:
-    return f"{value:.1f}" if parse_metric(name).measure == "latency_ms" else f"{value:.3f}"
-
-
 def _range(name: str, interval: Interval) -> str:
-    return f"{_number(name, interval.low)} – {_number(name, interval.high)}"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns aligned with spaces: the first to the left, the others to the right."""
-    lines = [header, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+    return f"{number(name, interval.low)} – {number(name, interval.high)}"
