@@ -18,7 +18,7 @@ from mlflow.types.responses import ResponsesAgentResponse
 from pydantic import PrivateAttr
 
 from eval.answering import read_response
-from eval.evidence import RetrieverMapping, retrieved_documents, retriever_spans
+from eval.evidence import RetrieverMapping, RetrieverMappings, retrieved_documents, retriever_spans
 from eval.formats.agent_evaluation_set import to_question
 from eval.metrics import Metric, Observation, parse_metrics, score_questions
 from eval.questions import Question
@@ -31,7 +31,7 @@ NO_SEARCH = "The trace has no RETRIEVER span: nothing was searched for, so nothi
 def as_mlflow_scorers(
     metric_names: Iterable[str],
     normalization: UriNormalization | None = None,
-    mapping: RetrieverMapping | None = None,
+    mapping: RetrieverMapping | RetrieverMappings | None = None,
 ) -> list[Scorer]:
     """One scorer a metric, named as MLflow allows (`recall_at_5`), with the values of `score_questions`.
 
@@ -56,13 +56,13 @@ class MetricScorer(Scorer):
 
     _metric: Metric = PrivateAttr()
     _normalization: UriNormalization | None = PrivateAttr()
-    _mapping: RetrieverMapping | None = PrivateAttr()
+    _mapping: RetrieverMapping | RetrieverMappings | None = PrivateAttr()
 
     def __init__(
         self,
         metric: Metric,
         normalization: UriNormalization | None = None,
-        mapping: RetrieverMapping | None = None,
+        mapping: RetrieverMapping | RetrieverMappings | None = None,
     ) -> None:
         super().__init__(name=metric.mlflow_name)
         self._metric, self._normalization, self._mapping = metric, normalization, mapping
@@ -86,7 +86,7 @@ class MetricScorer(Scorer):
         value = row[question.id][self._metric.name]
         if value is None:
             return None
-        unsearched = self._metric.is_ranking and not (trace and retriever_spans(trace))
+        unsearched = self._metric.is_ranking and not (trace and retriever_spans(trace, self._mapping))
         return Feedback(name=self.name, value=value, rationale=NO_SEARCH if unsearched else None)
 
 
@@ -96,7 +96,9 @@ def _to_question(expectations: Mapping[str, Any] | None) -> Question:
     return to_question(row, "the row of mlflow.genai.evaluate")
 
 
-def _to_observation(outputs: Any, trace: Trace | None, mapping: RetrieverMapping | None) -> Observation:
+def _to_observation(
+    outputs: Any, trace: Trace | None, mapping: RetrieverMapping | RetrieverMappings | None
+) -> Observation:
     said = _read_outputs(outputs)
     return Observation(
         retrieved=retrieved_documents(trace, mapping=mapping) if trace else (),

@@ -199,7 +199,7 @@ def test_a_history_that_no_agent_can_be_sent_fails_its_question_alone() -> None:
 @pytest.mark.parametrize(
     ("response", "complaint"),
     [
-        ("just text", "The agent returned str, not a ResponsesAgentResponse."),
+        (["text"], "The agent returned list, which holds no `output`, `messages` or `choices`."),
         (None, "The agent returned NoneType"),
         (message("x", custom_outputs={"dropped_markers": "some"}), "custom_outputs.dropped_markers = 'some'"),
     ],
