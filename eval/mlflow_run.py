@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from typing import Any
@@ -86,8 +86,10 @@ class MlflowRun:
             with suppress(MlflowException, SQLAlchemyError):
                 mlflow.log_assessment(trace_id, feedback)
 
-    def finish(self, result: RunResult, parameters: Mapping[str, Any]) -> None:
-        """Log the parameters, the scores and the table, and end the run.
+    def finish(
+        self, result: RunResult, parameters: Mapping[str, Any], more: Iterable[tuple[str, float]] = ()
+    ) -> None:
+        """Log the parameters, the scores, `more` metrics and the table, and end the run.
 
         A run that is continued keeps the parameters that it has: an answer depends on none that differs.
         Its scores and its table are replaced.
@@ -97,7 +99,7 @@ class MlflowRun:
         """
         with tracking_errors(self._uri):
             self._log_parameters(parameters)
-            self._log_metrics(result)
+            self._log_metrics([*_metrics(result), *more])
             self._log_table([score_row(question, result) for question in result.questions])
             for name in ("scores.jsonl", "summary.json"):
                 self._client.log_artifact(self.run_id, str(result.path / name))
@@ -136,9 +138,9 @@ class MlflowRun:
         for start in range(0, len(new), MAX_PARAMS_TAGS_PER_BATCH):
             self._client.log_batch(self.run_id, params=new[start : start + MAX_PARAMS_TAGS_PER_BATCH])
 
-    def _log_metrics(self, result: RunResult) -> None:
+    def _log_metrics(self, named: Iterable[tuple[str, float]]) -> None:
         now = int(1000 * time.time())
-        metrics = [MlflowMetric(name, value, now, 0) for name, value in _metrics(result)]
+        metrics = [MlflowMetric(name, value, now, 0) for name, value in named]
         for start in range(0, len(metrics), MAX_METRICS_PER_BATCH):
             self._client.log_batch(self.run_id, metrics=metrics[start : start + MAX_METRICS_PER_BATCH])
 

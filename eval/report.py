@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from eval.agreement_table import render_agreement
+from eval.costs import add_costs
 from eval.evaluate import Evaluation
 from eval.judges.judgements import judging_cost
 from eval.judges.summary_lines import judging_lines
@@ -26,7 +28,9 @@ def render_evaluation(evaluation: Evaluation) -> str:
     """The headline, every metric with its interval, the slices, and what could not be scored."""
     blocks = [_headline(evaluation), _metric_table(evaluation), *_slice_tables(evaluation)]
     judging = "\n".join(judging_lines(evaluation.result.judgements))
-    blocks += [_failures(evaluation), judging, _whereabouts(evaluation)]
+    costs = add_costs(evaluation.result.records.values()).render()
+    agreement = render_agreement(evaluation.labels)
+    blocks += [_failures(evaluation), costs, judging, agreement, _whereabouts(evaluation)]
     return "\n\n".join(block for block in blocks if block)
 
 
@@ -36,10 +40,13 @@ def render_json(evaluation: Evaluation) -> str:
         "run": str(evaluation.result.path),
         "mlflow_run_id": evaluation.mlflow_run_id,
         "failed": dict(evaluation.result.failed),
+        "costs": asdict(add_costs(evaluation.result.records.values())),
         "summary": asdict(evaluation.result.summary),
     }
     if evaluation.result.judgements:
         body["judging"] = asdict(judging_cost(evaluation.result.judgements))
+    if evaluation.labels is not None:
+        body["labels"] = asdict(evaluation.labels)
     return json.dumps(body, ensure_ascii=False, indent=2)
 
 

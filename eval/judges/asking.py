@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from mlflow.entities import Feedback, Trace
+from mlflow.entities import Feedback, Span, Trace, TraceData
+from mlflow.tracing.constant import SpanAttributeKey
 
 from eval.judges.judge import (
     WITH_EXPECTATIONS,
@@ -25,7 +27,8 @@ from eval.judges.verdicts import read_verdict
 from eval.questions import Question
 from eval.records import AnswerRecord
 from program.lm_errors import hide_secrets
-from program.settings import JudgeModelSettings
+from program.prices import usd
+from program.settings import JudgeModelSettings, LanguageModelSettings
 from program.threads import map_in_threads
 from retrieval.errors import CiteqaError, DataError, RunStoppedError
 
@@ -157,8 +160,7 @@ class JudgePanel:
             "cost_usd": _cost(self.model, verdict.usage, verdict.mlflow_cost_usd),
             "latency_ms": round(1000 * (time.perf_counter() - started), 3),
         }
-        feedbacks = (returned,) if isinstance(returned, Feedback) else tuple(returned)
-        return _Outcome(blank.model_copy(update=found), feedbacks)
+        return _Outcome(blank.model_copy(update=found), verdict.feedbacks)
 
     def _hopeless(self, failed: int, done: int, total: int) -> bool:
         if failed < FAILURES_BORNE:
@@ -200,18 +202,35 @@ def _arguments(task: _Task) -> dict[str, Any]:
                 f"Its trace ({task.record.trace_id or 'none was kept'}) is not in the tracking store, and {scorer} "
                 "reads the passages from there. Use the store that the run was made with, or answer anew."
             )
-        return {**arguments, "trace": task.trace}
+        return {**arguments, "trace": _asked_plainly(task.trace, question)}
     if scorer not in ("Fluency", "Safety", "Equivalence"):
         # As messages, which MLflow's prompts show as plain text; a dictionary they would show as one.
         arguments["inputs"] = {"messages": messages(question)}
     return {**arguments, "outputs": task.record.answer}
 
 
-def _cost(model: JudgeModelSettings, usage: Mapping[str, int], by_list: float | None) -> float | None:
-    if model.price is None or not usage:
-        return by_list
-    paid_in = model.price.input_usd_per_million * usage.get("input_tokens", 0)
-    return (paid_in + model.price.output_usd_per_million * usage.get("output_tokens", 0)) / 1e6
+def _asked_plainly(trace: Trace, question: Question) -> Trace:
+    """The trace with the question as its root's input.
+
+    MLflow shows a judge what the root was called with, and a ResponsesAgent is called with a request of some
+    twenty fields, all but one of them empty: noise that is paid for by the token.
+    """
+    asked = json.dumps({"messages": messages(question)}, ensure_ascii=False)
+    spans = [_with_inputs(span, asked) if span.parent_id is None else span for span in trace.data.spans]
+    return Trace(trace.info, TraceData(spans))
+
+
+def _with_inputs(span: Span, inputs: str) -> Span:
+    values = span.to_dict()
+    values["attributes"] = {**values["attributes"], SpanAttributeKey.INPUTS: inputs}
+    return Span.from_dict(values)
+
+
+def _cost(model: JudgeModelSettings, usage: Mapping[str, int], by_mlflow: float | None) -> float | None:
+    """By the settings or the list that the agent's cost is counted by, and else by MLflow's."""
+    name = (model.model or "").replace(":/", "/", 1)
+    price = usd(usage, LanguageModelSettings(model=name, price=model.price))
+    return by_mlflow if price is None else price
 
 
 def _reason(error: Exception) -> str:

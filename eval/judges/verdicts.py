@@ -21,13 +21,17 @@ _TOKENS = {
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A judge's value for one question. `mlflow_cost_usd` is by MLflow's price list, None where it has no price."""
+    """A judge's value for one question, and the feedbacks of MLflow that make it up.
+
+    `mlflow_cost_usd` is by MLflow's price list, None where it has no price.
+    """
 
     value: float
     verdict: str
     rationale: str
     usage: dict[str, int]
     mlflow_cost_usd: float | None
+    feedbacks: tuple[Feedback, ...]
 
 
 def read_verdict(returned: Feedback | Sequence[Feedback]) -> Verdict:
@@ -51,6 +55,8 @@ def read_verdict(returned: Feedback | Sequence[Feedback]) -> Verdict:
         rationale="\n".join(feedback.rationale for feedback in said if feedback.rationale),
         usage=_usage(feedbacks),
         mlflow_cost_usd=_cost(said),
+        # What was said of each passage stays here: writing it would cost a transaction each.
+        feedbacks=tuple(shares or said),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from program.commands.options import answering, configured, read_settings
+from program.commands.options import answering, configured, judging, read_settings
 
 
 @click.command("eval")
@@ -15,6 +15,7 @@ from program.commands.options import answering, configured, read_settings
 @click.option("-k", "k", type=click.IntRange(1, 1000), help="How many passages are retrieved and read.")
 @click.option("--rescore", is_flag=True, help="Score what is answered; ask nothing.")
 @click.option("--retry-errors", is_flag=True, help="Ask the questions that failed again.")
+@click.option("--labels", metavar="FILE", help="People's labels to hold judges against; `traces`: MLflow's.")
 @click.option("--json", "as_json", is_flag=True, help="The summary as JSON on stdout.")
 def evaluate(
     config: str | None,
@@ -26,6 +27,7 @@ def evaluate(
     k: int | None,
     rescore: bool,
     retry_errors: bool,
+    labels: str | None,
     as_json: bool,
 ) -> None:
     """Score the program against a ground truth, from the traces of its answers.
@@ -47,6 +49,13 @@ def evaluate(
     from eval.report import render_evaluation, render_json
 
     evaluation = answering(
-        lambda show: run_evaluation(settings, rescore=rescore, retry_errors=retry_errors, on_answer=show)
+        lambda show: run_evaluation(
+            settings,
+            rescore=rescore,
+            retry_errors=retry_errors,
+            labels=labels,
+            on_answer=show,
+            on_verdict=judging(),
+        )
     )
     click.echo(render_json(evaluation) if as_json else render_evaluation(evaluation))

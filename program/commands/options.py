@@ -69,3 +69,22 @@ def answering(run: Callable[[Callable[[int, int], None]], T]) -> T:
         except KeyboardInterrupt:
             bar.close()
             fail(f"{progress}. The same command goes on from there.")
+
+
+def judging() -> Callable[[int, int], None]:
+    """What shows the progress of judging, from its first verdict on."""
+    from tqdm import tqdm
+
+    bar: Any = None
+
+    def show(done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = tqdm(
+                desc="judging", unit=" verdicts", total=total, file=sys.stderr, disable=None, leave=False
+            )
+        advance(bar, done)
+        if done == total:
+            bar.close()
+
+    return show
