@@ -11,6 +11,7 @@
     │   └── FilterError         a filter is malformed
     ├── RequestError            a question or request cannot be answered as it was put
     ├── LanguageModelError      the language model could not be reached or did not answer usably
+    ├── AgentError              an agent that is evaluated could not be loaded or reached, or answered without evidence
     ├── ProgramStateError       a saved program does not fit, or is not one of ours
     ├── StorageError            a disk or store refused a read or write
     └── RunStoppedError         an evaluation stopped early, with its reason; what was done is kept
@@ -70,6 +71,10 @@ class LanguageModelError(CiteqaError):
     def __init__(self, message: str, kind: str = "") -> None:
         super().__init__(message)
         self.kind = kind
+
+
+class AgentError(CiteqaError):
+    """An agent that is evaluated could not be loaded or reached, or answered without evidence."""
 
 
 class ProgramStateError(CiteqaError):
