@@ -1,30 +1,52 @@
-"""Read a ground truth: the questions to ask, and what a good program retrieves, cites and says.
+"""Read and write a ground truth: the questions to ask, and what a good program retrieves, cites and says.
 
-Formats, by what the path is: a BEIR directory; `.jsonl` or `.jsonl.gz` in the shape of Databricks'
-agent-evaluation set; `.csv`, `.parquet`, or `.jsonl` with `columns`, a table.
+Formats, by what the path is (`eval.formats`): Databricks' agent-evaluation set (`.jsonl`), a table (`.csv`,
+`.parquet`, or `.jsonl` with `columns`), SQuAD's `.json`, a BEIR or TREC directory, `trec:TOPICS,QRELS`, or an
+evaluation dataset of MLflow, `mlflow:<name>`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 
-from eval.agent_evaluation_set import read_evaluation_set
-from eval.beir_questions import choose_split, is_beir_directory, read_beir_questions
-from eval.question_tables import read_table
+from eval.formats.agent_evaluation_set import read_evaluation_set, write_evaluation_set
+from eval.formats.beir import beir_splits, choose_split, read_beir_questions, write_beir_questions
+from eval.formats.choice import Format, format_of, target_format
+from eval.formats.mlflow_datasets import dataset_name, read_mlflow_questions, write_mlflow_questions
+from eval.formats.squad import read_squad_questions, write_squad_questions
+from eval.formats.table_writing import write_table
+from eval.formats.tables import read_table
+from eval.formats.trec import choose_trec_files, read_trec_questions, trec_files, write_trec_questions
+from eval.missing_gold import MissingGold, check_gold_exists, find_missing_gold
 from eval.questions import Gold, GoldItem, Question
 from retrieval.errors import ConfigurationError, GroundTruthError
 from retrieval.suggestions import did_you_mean, there_is
+from retrieval.types import Document
 
-__all__ = ["Gold", "GoldItem", "GroundTruth", "Question", "check_gold_exists", "read_ground_truth"]
+__all__ = [
+    "Format",
+    "Gold",
+    "GoldItem",
+    "GroundTruth",
+    "MissingGold",
+    "Question",
+    "check_gold_exists",
+    "find_missing_gold",
+    "read_every_split",
+    "read_ground_truth",
+    "write_ground_truth",
+]
 
-_NAMED_AT_MOST = 5
 _DIGEST_LENGTH = 32
+
+_REPEATS_ALLOWED = {"beir", "trec", "squad"}
+"""Large public sets do ask one question twice, with judgements of its own each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,84 +70,142 @@ def read_ground_truth(
     split: str | None = None,
     limit: int | None = None,
     columns: Mapping[str, str] | None = None,
+    format: Format | None = None,
+    store: str | None = None,
 ) -> GroundTruth:
-    """The first `limit` questions of a split; of all splits if none is named (BEIR: see `choose_split`).
+    """The first `limit` questions of a split; of all splits if none is named (BEIR, TREC: see `choose_split`).
 
     The whole file is checked, whatever is selected. `columns` maps fields to a table's columns, as
-    `eval.question_tables` describes.
+    `eval.formats.tables` describes. `format` is found out where it is not given. `store` is the tracking store
+    of an `mlflow:` dataset, by default the one that MLflow points at.
 
     Raises:
         ConfigurationError: if `limit` or `columns` makes no sense.
         GroundTruthError: if the file is not usable: says where, what is wrong, and what to do.
+        StorageError: if MLflow's store cannot be reached.
     """
-    path = Path(path)
     if limit is not None and limit < 1:
         raise ConfigurationError(f"limit = {limit} leaves no question. Use 1 or more, or leave it out.")
-    if is_beir_directory(path):
-        if columns is not None:
-            raise ConfigurationError(
-                f"{path} is a BEIR directory, where columns has no meaning. Leave it out."
-            )
-        # Large public sets do ask one question twice, with judgements of its own each time.
-        questions = _without_duplicates(
-            read_beir_questions(path, choose_split(path, split)), repeats_allowed=True
-        )
-    else:
-        questions = _of_split(path, _without_duplicates(_read_file(path, columns)), split)
-    selected = tuple(islice(questions, limit))
-    if not selected:
-        raise GroundTruthError(f"{path} holds no question.")
-    return GroundTruth(name=path.name.removesuffix(".gz").rsplit(".", 1)[0], path=path, questions=selected)
+    format = format or format_of(path, has_columns=columns is not None)
+    placed = _read(path, format, split, columns, store)
+    questions = _without_duplicates(placed, repeats_allowed=format in _REPEATS_ALLOWED)
+    if format not in ("beir", "trec"):
+        questions = _of_split(path, questions, split)
+    return _selected(path, islice(questions, limit))
 
 
-def check_gold_exists(
-    ground_truth: GroundTruth, known_doc_uris: Iterable[str], normalize: Callable[[str], str]
-) -> None:
-    """Make sure that every relevant document is known, under normalized URIs.
+def read_every_split(
+    path: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    format: Format | None = None,
+    store: str | None = None,
+) -> GroundTruth:
+    """The questions of all splits, for work on a whole set. One text may be asked twice.
+
+    A query that a BEIR or TREC directory judges in two splits comes once for each.
 
     Raises:
-        GroundTruthError: names the first few that are not, the questions that want them, and for the very
-            first the known document that is nearest.
+        GroundTruthError: as `read_ground_truth`.
     """
-    known = {normalize(uri): uri for uri in known_doc_uris}
-    wanted_by: dict[str, list[str]] = {}
-    for question in ground_truth.questions:
-        for item in (item for alternatives in question.gold for item in alternatives if item.grade > 0):
-            if normalize(item.doc_uri) not in known:
-                wanted_by.setdefault(item.doc_uri, []).append(question.id)
-    if wanted_by:
-        raise GroundTruthError(_unknown_documents(ground_truth.path, wanted_by, known, normalize))
-
-
-def _unknown_documents(
-    path: Path, wanted_by: Mapping[str, list[str]], known: Mapping[str, str], normalize: Callable[[str], str]
-) -> str:
-    named = ", ".join(
-        f"{uri!r} (question {', '.join(map(repr, ids[:3]))}{' …' if len(ids) > 3 else ''})"
-        for uri, ids in islice(wanted_by.items(), _NAMED_AT_MOST)
+    format = format or format_of(path, has_columns=columns is not None)
+    placed = (
+        placed
+        for split in _splits_to_read(path, format)
+        for placed in _read(path, format, split, columns, store)
     )
-    nearest = get_close_matches(normalize(next(iter(wanted_by))), known, n=1, cutoff=0.8)
-    return (
-        f"{path}: the gold names {len(wanted_by)} documents that are not in the index: {named}"
-        f"{', …' if len(wanted_by) > _NAMED_AT_MOST else ''}. "
-        f"{f'Nearest to the first: {known[nearest[0]]!r}. ' if nearest else ''}"
-        "Add the documents, correct the gold, or set how URIs are normalized."
-    )
+    return _selected(path, _without_duplicates(placed, repeats_allowed=True))
 
 
-def _read_file(path: Path, columns: Mapping[str, str] | None) -> Iterator[tuple[str, Question]]:
-    if not path.exists():
-        raise GroundTruthError(f"No ground truth at '{path}'. Check the path.")
-    if path.is_dir():
-        raise GroundTruthError(f"{path} is no BEIR directory: it needs queries.jsonl and qrels/<split>.tsv.")
-    kind = path.name.removesuffix(".gz")
-    if kind.endswith(".jsonl") and columns is None:
-        return read_evaluation_set(path)
-    if kind.endswith(".jsonl") or path.suffix in (".csv", ".parquet"):
-        return read_table(path, columns or {})
-    raise GroundTruthError(
-        f"{path}: unknown format. Give a .jsonl, .csv or .parquet file, or a BEIR directory."
-    )
+def write_ground_truth(
+    ground_truth: GroundTruth,
+    target: str | Path,
+    format: Format | None = None,
+    *,
+    find_document: Callable[[str], Document | None] = lambda _: None,
+    store: str | None = None,
+    replace: bool = False,
+) -> None:
+    """Write the questions, in place of what is at `target`; `eval.formats.conversion` says what gets lost.
+
+    `format` is found out from the name where it is not given. SQuAD puts questions under the texts of their
+    gold documents, which `find_document` gives. A dataset of MLflow that has records is refused unless `replace`.
+
+    Raises:
+        GroundTruthError: if the format cannot hold something at all, such as white space in an id (TREC).
+        StorageError: if the disk or MLflow's store refuses.
+    """
+    questions = ground_truth.questions
+    if twice := [id_ for id_, times in Counter(question.id for question in questions).items() if times > 1]:
+        raise GroundTruthError(
+            f"{ground_truth.path}: {len(twice)} questions stand in several splits, first {twice[0]!r}. "
+            "Name one split with --split."
+        )
+    match format or target_format(target):
+        case "jsonl":
+            write_evaluation_set(questions, Path(target))
+        case "table":
+            write_table(questions, Path(target))
+        case "beir":
+            write_beir_questions(questions, Path(target))
+        case "trec":
+            write_trec_questions(questions, target)
+        case "squad":
+            write_squad_questions(questions, Path(target), find_document)
+        case "mlflow":
+            write_mlflow_questions(questions, _dataset(target), store, replace=replace)
+
+
+def _read(
+    path: str | Path, format: Format, split: str | None, columns: Mapping[str, str] | None, store: str | None
+) -> Iterator[tuple[str, Question]]:
+    """All questions of a file with their places; of a directory those of the split."""
+    if columns is not None and format != "table":
+        raise ConfigurationError(f"{path} is {_NAMES[format]}, where columns has no meaning. Leave it out.")
+    match format:
+        case "jsonl":
+            return read_evaluation_set(Path(path))
+        case "table":
+            return read_table(Path(path), columns or {})
+        case "beir":
+            return read_beir_questions(Path(path), choose_split(Path(path), split))
+        case "trec":
+            return read_trec_questions(choose_trec_files(path, split))
+        case "squad":
+            return read_squad_questions(Path(path))
+        case "mlflow":
+            return read_mlflow_questions(_dataset(path), store)
+
+
+_NAMES = {
+    "jsonl": "an agent-evaluation set",
+    "beir": "a BEIR directory",
+    "trec": "a TREC collection",
+    "squad": "a SQuAD file",
+    "mlflow": "a dataset of MLflow",
+}
+
+
+def _splits_to_read(path: str | Path, format: Format) -> list[str | None]:
+    match format:
+        case "beir":
+            return list(beir_splits(Path(path)))
+        case "trec":
+            return [files.split or None for files in trec_files(path)]
+    return [None]
+
+
+def _dataset(address: str | Path) -> str:
+    return dataset_name(address) or str(address)
+
+
+def _selected(path: str | Path, questions: Iterable[Question]) -> GroundTruth:
+    selected = tuple(questions)
+    if not selected:
+        raise GroundTruthError(f"{path} holds no question.")
+    path = Path(path)
+    name = dataset_name(path) or path.name.removesuffix(".gz").rsplit(".", 1)[0]
+    return GroundTruth(name, path, selected)
 
 
 def _without_duplicates(
@@ -149,7 +229,7 @@ def _without_duplicates(
     return questions
 
 
-def _of_split(path: Path, questions: list[Question], split: str | None) -> list[Question]:
+def _of_split(path: str | Path, questions: list[Question], split: str | None) -> list[Question]:
     if split is None:
         return questions
     splits = sorted({question.tags["split"] for question in questions if "split" in question.tags})

@@ -1,8 +1,8 @@
 """Questions in the shape of Databricks' agent-evaluation set, one JSON object each.
 
-The shape we write:
+The shape we write, with what a question has of it:
 
-    {"id": "q1", "inputs": {"question": "…"},
+    {"id": "q1", "inputs": {"question": "…", "history": [{"role": "…", "content": "…"}]},
      "expectations": {"expected_retrieved_context": [{"doc_uri": "…"}], "expected_facts": ["…"]},
      "tags": {"type": "…", "split": "dev", "lang": "en"}}
 
@@ -14,13 +14,16 @@ URI; a list in its place holds alternatives. Other keys are left alone, as the s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from eval.formats.writing import write_lines
 from eval.questions import Gold, GoldItem, Question, hashed_id
+from program.files import to_json
 from retrieval.errors import GroundTruthError
 from retrieval.tables import read_json_lines
 
@@ -29,6 +32,49 @@ def read_evaluation_set(path: Path) -> Iterator[tuple[str, Question]]:
     """The questions of a JSONL file with their places. Raises GroundTruthError as `to_question` does."""
     for place, row in read_json_lines(path, GroundTruthError):
         yield place, to_question(row, place)
+
+
+def write_evaluation_set(questions: Iterable[Question], target: Path) -> None:
+    """Write questions, one JSON object a line; what is read back is equal to them.
+
+    Raises:
+        StorageError: if the disk refuses.
+    """
+    write_lines(target, (to_json(to_row(question)) for question in questions))
+
+
+def to_row(question: Question) -> dict[str, Any]:
+    """The row that `to_question` reads as `question`; what the question lacks is left out."""
+    inputs: dict[str, Any] = {"question": question.question}
+    if question.history:
+        inputs["history"] = [dict(turn) for turn in question.history]
+    said = {
+        "expected_facts": list(question.expected_facts),
+        "expected_response": question.expected_response,
+        "accepted_answers": list(question.accepted_answers),
+    }
+    return {
+        "id": question.id,
+        "inputs": inputs,
+        "expectations": {
+            "expected_retrieved_context": [_to_context(alternatives) for alternatives in question.gold],
+            **{field: value for field, value in said.items() if value},
+        },
+        **({"tags": dict(question.tags)} if question.tags else {}),
+    }
+
+
+def unread_fields(path: Path) -> Counter[str]:
+    """The fields of a JSONL file that no question holds (`guidelines`, `trace`, …), with their rows counted."""
+    unread: Counter[str] = Counter()
+    for _, row in read_json_lines(path, GroundTruthError):
+        nested = _nested(row)
+        unread.update(name for name in row if name not in _READ_AT_TOP)
+        for section, read in (("inputs", _READ_INPUTS), ("expectations", _READ_EXPECTATIONS)):
+            fields = row.get(section) if section in row else None
+            if isinstance(fields, dict) and nested[section] is fields:
+                unread.update(f"{section}.{name}" for name in fields if name not in read)
+    return unread
 
 
 def to_question(row: Mapping[str, Any], place: str) -> Question:
@@ -151,6 +197,27 @@ class _Row(BaseModel):
     inputs: _Inputs
     expectations: _Expectations
     tags: Annotated[dict[str, _String], BeforeValidator(_without_nulls), _or({})] = {}
+
+
+_READ_INPUTS = {"question", "query", "messages", "input", "history"}
+_READ_EXPECTATIONS = set(_Expectations.model_fields)
+_READ_AT_TOP = {
+    *("id", "request_id", "question_id", "inputs", "request", "expectations", "tags"),
+    *("question", "query", "messages"),
+    *_READ_EXPECTATIONS,
+}
+
+
+def _to_context(alternatives: tuple[GoldItem, ...]) -> Any:
+    items = [
+        {
+            "doc_uri": item.doc_uri,
+            **({"grade": item.grade} if item.grade != 1 else {}),
+            **({"chunk_id": item.chunk_id} if item.chunk_id is not None else {}),
+        }
+        for item in alternatives
+    ]
+    return items[0] if len(items) == 1 else items
 
 
 def _to_gold(context: list[list[_Item]]) -> Gold:
