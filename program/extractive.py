@@ -153,7 +153,10 @@ def _share_held(weights: dict[str, float], passages: Sequence[Passage]) -> float
 
 def _covered(weights: dict[str, float], text: str) -> float:
     """The summed weight of the question's terms that occur in `text`."""
-    return sum(weights.get(term, 0.0) for term in set(analyze(text)))
+    held = set(analyze(text))
+    # In the order of the question: in that of a set, which is another in each process, sums differ in the last
+    # digit, and so would the sentence that is chosen of two equal ones.
+    return sum(weight for term, weight in weights.items() if term in held)
 
 
 def _context(passage: Passage) -> str:
