@@ -1,4 +1,5 @@
-"""Metrics of one answer. None means that a metric does not apply to the question, and only that.
+"""Metrics of one answer. None means that a metric does not apply to the question, or, of
+costs, that they are not known.
 
 A question counts as unanswerable when no relevant document is known. On an answerable question an
 abstention is an answer that says nothing and cites nothing: it scores 0, it is not missing. On an
@@ -96,6 +97,17 @@ def latency_ms(answered: Answered) -> float:
     return answered.observation.latency_ms
 
 
+def usd(answered: Answered) -> float | None:
+    """What language models cost for the answer, in US dollars; None where no price is known."""
+    return answered.observation.usd
+
+
+def tokens(answered: Answered) -> float | None:
+    """How many tokens language models read and wrote for the answer; None where nobody counted."""
+    count = answered.observation.tokens
+    return None if count is None else float(count)
+
+
 ANSWER_METRICS: dict[str, Callable[[Answered], float | None]] = {
     "citation_precision": citation_precision,
     "citation_recall": citation_recall,
@@ -106,6 +118,8 @@ ANSWER_METRICS: dict[str, Callable[[Answered], float | None]] = {
     "abstained_answerable": abstained_answerable,
     "dropped_markers": dropped_markers,
     "latency_ms": latency_ms,
+    "usd": usd,
+    "tokens": tokens,
 }
 
 

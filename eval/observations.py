@@ -20,7 +20,8 @@ class Observation:
     """What the program did with one question.
 
     `retrieved` is in retrieval order, best first, duplicates and all. `abstained` says that the program
-    declined to answer; `answer` then holds how it said so.
+    declined to answer; `answer` then holds how it said so. `usd` and `tokens` are what it took of language models
+    when it was first answered: 0 where none was asked, None where that is not known.
     """
 
     retrieved: Sequence[RetrievedDocument] = ()
@@ -29,3 +30,5 @@ class Observation:
     abstained: bool = False
     dropped_markers: int = 0
     latency_ms: float = 0.0
+    usd: float | None = None
+    tokens: int | None = None

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from eval.observations import Observation, RetrievedDocument
 from program.files import append_lines, complete_lines, to_json
+from program.prices import EXTRACTIVE
 from retrieval.errors import DataError, StorageError
 
 if TYPE_CHECKING:
@@ -45,7 +46,10 @@ class Retrieved(BaseModel):
 class AnswerRecord(BaseModel):
     """What happened to one question. With an `error` it is unscored; everything else is evidence.
 
-    `latency_ms` is the agent's own time. `usage` counts tokens as first seen, whatever a cache saves later.
+    `latency_ms` is the agent's own time, as long as its language-model calls took when they were first made, and
+    without what they waited for a busy provider. `usage` counts tokens as first seen, whatever is replayed from a
+    record later; empty where no language model was asked, or nobody counted. `usd` is what they cost, None where
+    that is not known, and `calls` how many answers of language models it took, None where that is not.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,7 +64,14 @@ class AnswerRecord(BaseModel):
     latency_ms: float = 0.0
     reader: str = ""
     usage: dict[str, int] = {}
+    usd: float | None = None
+    calls: int | None = None
     trace_id: str | None = None
+
+    @property
+    def asked_no_model(self) -> bool:
+        """Whether it is certain that it cost nothing: the extractive reader answered alone."""
+        return not self.usage and self.reader == EXTRACTIVE
 
     def observation(self) -> Observation | None:
         """What metrics are computed from; None when the question failed."""
@@ -73,7 +84,15 @@ class AnswerRecord(BaseModel):
             abstained=self.abstained,
             dropped_markers=self.dropped_markers,
             latency_ms=self.latency_ms,
+            usd=0.0 if self.asked_no_model else self.usd,
+            tokens=0 if self.asked_no_model else count_tokens(self.usage),
         )
+
+
+def count_tokens(usage: Mapping[str, int]) -> int | None:
+    """All tokens that were counted, in and out; None where none were."""
+    counts = [usage[name] for name in ("input_tokens", "output_tokens") if name in usage]
+    return usage.get("total_tokens", sum(counts) if counts else None)
 
 
 class RunDirectory:

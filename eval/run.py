@@ -39,7 +39,8 @@ class RunPlan:
 
     `identity` is everything that an answer depends on: runs of the same identity over the same questions
     are the same run. `max_failed_share` (0 to 1) of failing questions is tolerated. `judges` are those whose
-    verdicts on the answers count; no answer depends on them.
+    verdicts on the answers count; no answer depends on them. `price` is what an answer cost, None where that is
+    not known: a price that is stated later holds for answers that were given before.
     """
 
     name: str
@@ -51,6 +52,7 @@ class RunPlan:
     threads: int = 1
     max_failed_share: float = 0.2
     judges: Sequence[Judge] = ()
+    price: Callable[[AnswerRecord], float | None] = lambda record: record.usd
 
     @property
     def key(self) -> str:
@@ -126,7 +128,10 @@ def score_run(plan: RunPlan, directory: RunDirectory, answered_now: int = 0) -> 
     A question that failed, or was not answered yet, is unscored: in no mean, but counted. What judges said of
     the answers as they are is a metric like the others.
     """
-    records = directory.read_answers()
+    records = {
+        id_: record.model_copy(update={"usd": plan.price(record)})
+        for id_, record in directory.read_answers().items()
+    }
     questions = plan.ground_truth.questions
     observations = {id_: record.observation() for id_, record in records.items()}
     scores = score_questions(questions, observations, plan.metrics, plan.normalization)

@@ -24,7 +24,7 @@ _TRACES_TIMEOUT_S = 600.0
 class BatchReport:
     """A finished batch. `asked` of its questions were asked by this call; `written` is false if nothing changed."""
 
-    out: Path
+    out: Path | str
     questions: int
     abstained: int
     failed: int
@@ -107,7 +107,7 @@ def _ask(
     from program.agent import CiteqaAgent
     from program.batch_asking import answer_batch
 
-    agent = CiteqaAgent(settings)
+    agent = CiteqaAgent(settings, limit_rate=True)
     with tracing:
         return answer_batch(
             batch, agent, threads=threads, max_failed_share=max_failed_share, on_answer=on_answer

@@ -16,13 +16,14 @@ _MILLION = 1_000_000
 
 
 def answer_usd(reader: str, usage: Mapping[str, int], settings: LanguageModelSettings) -> float | None:
-    """What an answer cost in US dollars; None where that is not known.
+    """What an answer cost in US dollars, by who gave it and what was counted; None where that is not known.
 
-    The extractive reader costs nothing. Any other without a count of tokens is an agent that reports none.
+    The extractive reader costs nothing, unless a language model was asked before it. Of another reader than these
+    settings' model, an agent of somebody else say, no price is known.
     """
     if not usage and reader == EXTRACTIVE:
         return 0.0
-    return usd(usage, settings)
+    return usd(usage, settings) if reader in (EXTRACTIVE, settings.model) else None
 
 
 def usd(usage: Mapping[str, int], settings: LanguageModelSettings) -> float | None:

@@ -76,6 +76,10 @@ def test_the_extractive_reader_costs_nothing_and_an_uncounted_answer_an_unknown_
     assert answer_usd("openai/test", USAGE, priced()) == usd(USAGE, priced())
 
 
+def test_what_another_agent_cost_is_not_known_by_the_price_of_this_model() -> None:
+    assert answer_usd("their-agent", USAGE, priced()) is None
+
+
 def test_an_answer_that_fell_back_to_extracts_still_costs_what_was_asked_before() -> None:
     assert answer_usd(EXTRACTIVE, USAGE, priced()) == usd(USAGE, priced())
 
