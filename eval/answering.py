@@ -17,6 +17,7 @@ from eval.records import AnswerRecord, Retrieved
 from eval.replies import Reply, read_said
 from eval.replies import read_response as read_response
 from eval.traces import TraceCollector, TracedCall
+from program.call_notes import noting_calls
 from program.threads import map_in_threads
 from retrieval.errors import CiteqaError, DataError
 from retrieval.tracing import in_current_trace
@@ -80,10 +81,14 @@ def _answer(
     collector: TraceCollector,
     mapping: RetrieverMapping | RetrieverMappings | None,
 ) -> Answered:
-    started = time.perf_counter()
-    call = collector.call(lambda: agent(to_request(question)))
-    reply = _as_reply(call, round(1000 * (time.perf_counter() - started), 3))
+    with noting_calls() as noted:
+        started = time.perf_counter()
+        call = collector.call(lambda: agent(to_request(question)))
+        measured_ms = 1000 * (time.perf_counter() - started)
+    reply = _as_reply(call, round(noted.would_take_ms(measured_ms), 3))
     record, seen = to_record(question.id, reply, mapping)
+    if noted.calls:
+        record = record.model_copy(update={"calls": noted.calls})
     return Answered(record, () if reply.stored else reply.traces, seen)
 
 
