@@ -6,8 +6,8 @@ from eval.agreement import Agreement
 from eval.labels import LabelReport
 from eval.text_table import table
 
-_COLUMNS = ("judge against people", "n", "agree", "kappa", "95 % interval")
-_COUNTS = ("both yes", "judge yes", "judge no", "both no")
+_COLUMNS = ("judge / people", "n", "agree", "kappa", "95 % interval")
+_COUNTS = ("yes / yes", "yes / no", "no / yes", "no / no")
 
 
 def render_agreement(report: LabelReport | None) -> str:

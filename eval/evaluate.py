@@ -22,6 +22,7 @@ from eval.run_identity import run_identity
 from eval.uris import UriNormalization, uri_normalizer
 from program.agent import CiteqaAgent
 from program.content_store import ContentStore
+from program.language_models import build_lm
 from program.prices import answer_usd
 from program.settings import EvaluationSettings, LanguageModelSettings, Settings
 from retrieval.errors import RunStoppedError
@@ -123,6 +124,8 @@ def _recorded_calls(settings: Settings) -> Iterator[ContentStore | None]:
     if not (settings.answers_with_lm and settings.language_model.cache):
         yield None
         return
+    # A language model that is not usable is refused before anything is on the disk.
+    build_lm(settings.language_model)
     with ContentStore(Path(settings.evaluation.results) / CALLS_FILE) as calls:
         yield calls
 
@@ -169,14 +172,14 @@ def _ask_judges(
     retry_errors: bool,
 ) -> None:
     # Whoever configures no judge does not wait for MLflow's to be imported.
-    from eval.judges.asking import JudgePanel
+    from eval.judges.panel import JudgePanel
 
     kept = JudgementFile(directory.path)
     if retry_errors:
         kept.forget_failures()
-    panel = JudgePanel(plan.judges, settings.judge_model, plan.threads, plan.max_failed_share)
-    questions, records = plan.ground_truth.questions, directory.read_answers()
-    panel.ask(questions, records, kept, run.fetch_trace, run.keep_feedback, on_verdict)
+    with ContentStore(Path(settings.results) / CALLS_FILE) as shared:
+        panel = JudgePanel(plan.judges, settings.judge_model, plan.threads, plan.max_failed_share, shared)
+        panel.ask(plan.ground_truth.questions, directory.read_answers(), kept, run, on_verdict)
 
 
 def _compare_with_labels(
