@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ class ScoredRun:
         dataset: the digest of its questions; empty where that is not known.
         row: question id to its line of `scores.jsonl` (`answer`, `retrieved`, `cited_uris`, `gold`, `usage`, …),
             read when it is asked for; empty where there is no such line.
+        matched_by: what names a question in another run, too. `question`: its text alone, since the ids were
+            made up when it was read.
     """
 
     name: str
@@ -37,3 +39,4 @@ class ScoredRun:
     settings: Mapping[str, Any] = field(default_factory=dict)
     dataset: str = ""
     row: Callable[[str], Mapping[str, Any]] = lambda _: {}
+    matched_by: Literal["id", "question"] = "id"

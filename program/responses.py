@@ -16,6 +16,7 @@ from mlflow.types.responses import (
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from program.types import Citation, CitedAnswer, Message, Piece, Turn
+from program.well_formed import shorten as shorten
 from retrieval.errors import RequestError
 from retrieval.types import Passage
 
@@ -176,12 +177,6 @@ def _render_source(number: int, passage: Passage, cited: bool) -> dict[str, Any]
         "score": round(passage.score, 4),
         "snippet": shorten(passage.text, _SNIPPET_CHARACTERS),
     }
-
-
-def shorten(text: str, limit: int) -> str:
-    """`text` on one line, cut to at most `limit` characters with an ellipsis."""
-    line = " ".join(text.split())
-    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
 
 
 def _usage(answer: CitedAnswer) -> dict[str, Any] | None:

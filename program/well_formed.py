@@ -24,3 +24,9 @@ def well_formed_value(value: Any) -> Any:
         case list() | tuple():
             return [well_formed_value(item) for item in value]
     return value
+
+
+def shorten(text: str, limit: int) -> str:
+    """`text` on one line, cut to at most `limit` characters with an ellipsis."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
