@@ -36,7 +36,7 @@ def read_said(said: Any) -> dict[str, Any]:
     """The parts of a response as JSON has it, as fields of an `AnswerRecord`.
 
     Understood are a ResponsesAgent's response, a ChatAgent's (`messages`), a chat completion (`choices`), and
-    plain text. Only the first can cite.
+    text, alone or as `answer`, `response` or `output`. Only the first can cite.
 
     Raises:
         DataError: if it is none of these, or says something of another type than ours in `custom_outputs`.
@@ -52,8 +52,8 @@ def read_said(said: Any) -> dict[str, Any]:
             return _read_chat(
                 [choice.get("message") for choice in choices[:1] if isinstance(choice, Mapping)], said
             )
-        case str():
-            return {"answer": said.strip()}
+        case str(text) | {"answer": str(text)} | {"response": str(text)} | {"output": str(text)}:
+            return {"answer": text.strip()}
     shown = (
         f"an object with {', '.join(map(str, said)) or 'nothing'}"
         if isinstance(said, Mapping)
