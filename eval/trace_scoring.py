@@ -229,9 +229,8 @@ def _messages_alone(inputs: Any) -> Any:
 
 
 def _expected_question(trace: Trace, asked: Question) -> Question | None:
-    found = sorted(
-        trace.search_assessments(type="expectation"), key=lambda said: said.last_update_time_ms or 0
-    )
+    found = [said for said in trace.search_assessments() if isinstance(said, Expectation)]
+    found.sort(key=lambda said: said.last_update_time_ms or 0)
     expected = {said.name: parse_json_text(said.value) for said in found if said.name in _EXPECTATIONS}
     if GOLD not in expected:
         return None
