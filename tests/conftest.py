@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -52,6 +54,9 @@ class LanguageModelServer(ThreadingHTTPServer):
         self.lock = threading.Lock()
         self._script: list[Reply] = []
         self._answer: Callable[[dict[str, Any]], Reply] | None = None
+        self._bears: tuple[int, float] | None = None
+        self._window = (0, 0)
+        self.refused = 0
 
     @property
     def url(self) -> str:
@@ -65,7 +70,12 @@ class LanguageModelServer(ThreadingHTTPServer):
         """Drop what was scripted and what was asked."""
         with self.lock:
             self.requests, self.keys, self._script, self._answer = [], [], [], None
-            self.deltas_sent = self.hang_ups = 0
+            self.deltas_sent = self.hang_ups = self.refused = 0
+            self._bears = None
+
+    def bears(self, requests: int, every_s: float) -> None:
+        """Refuse more requests than these in a window with 429, and say when the next begins; count in `refused`."""
+        self._bears = requests, every_s
 
     def fills(self, fields: dict[str, Any], **how: Any) -> None:
         """Add a reply in the layout of DSPy's chat adapter, with these output fields."""
@@ -88,12 +98,23 @@ class LanguageModelServer(ThreadingHTTPServer):
 
     def next_reply(self, body: dict[str, Any], key: str) -> Reply:
         with self.lock:
+            if self._bears and (refusal := self._refuse(*self._bears)):
+                self.refused += 1
+                return refusal
             self.requests.append(body)
             self.keys.append(key)
             if self._answer:
                 return self._answer(body)
             assert self._script, "the language model was asked, and no reply was scripted"
             return self._script.pop(0) if len(self._script) > 1 else self._script[0]
+
+    def _refuse(self, requests: int, every_s: float) -> Reply | None:
+        window, passed_s = divmod(time.monotonic(), every_s)
+        before = self._window[1] if self._window[0] == int(window) else 0
+        self._window = int(window), before + 1
+        if before < requests:
+            return None
+        return Reply("slow down", status=429, headers={"Retry-After": f"{every_s - passed_s:.3f}"})
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         with self.lock:
@@ -191,3 +212,19 @@ def _listening() -> Iterator[LanguageModelServer]:
         yield server
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The one local Spark of a session, which takes seconds to start; its tables end with it."""
+    pytest.importorskip("pyspark", reason="Spark is not installed: pip install 'citeqa[spark]'")
+    if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
+        pytest.skip("Spark needs Java, and there is none")
+    from program.spark.session import open_spark
+
+    with pytest.MonkeyPatch.context() as patch:
+        # Where Java starts, Spark puts its tables, and its Python workers work.
+        patch.chdir(tmp_path_factory.mktemp("spark"))
+        session = open_spark()
+    yield session
+    session.stop()
