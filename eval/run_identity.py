@@ -24,9 +24,18 @@ def code_hash() -> str:
 
     Taken once: what a process runs stays what it was when it began.
     """
+    return _hash_of(*program.__path__, *retrieval.__path__)
+
+
+@cache
+def scoring_hash() -> str:
+    """A hash of the code that scores. Taken once, as `code_hash` is."""
+    return _hash_of(str(Path(__file__).parent))
+
+
+def _hash_of(*directories: str) -> str:
     digest = hashlib.sha256()
-    for package in (program, retrieval):
-        for directory in package.__path__:
-            for file in sorted(Path(directory).rglob("*.py")):
-                digest.update(file.read_bytes())
+    for directory in directories:
+        for file in sorted(Path(directory).rglob("*.py")):
+            digest.update(file.read_bytes())
     return digest.hexdigest()

@@ -11,11 +11,13 @@ import click
 
 from program.commands.answer import answer
 from program.commands.ask import ask
+from program.commands.compare import compare
 from program.commands.evaluate import evaluate
 from program.commands.index import index
 from program.commands.log import log
 from program.commands.options import fail
 from program.commands.serve import serve
+from program.commands.sweep import sweep
 from retrieval.errors import CiteqaError
 
 
@@ -44,5 +46,5 @@ def cli() -> None:
     """Answer questions from your documents with links to the sources, and prove how well."""
 
 
-for command in (index, ask, evaluate, answer, log, serve):
+for command in (index, ask, evaluate, answer, log, serve, sweep, compare):
     cli.add_command(command)

@@ -10,7 +10,7 @@ import json
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -79,12 +79,19 @@ class ContentStore:
 
     def put(self, kind: str, key: str, value: dict[str, Any]) -> None:
         """Keep a value, in place of one that is there."""
-        packed = zlib.compress(to_json(value), 1)
+        self.put_all(kind, {key: value})
+
+    def put_all(self, kind: str, values: Mapping[str, dict[str, Any]]) -> None:
+        """Keep values by key, all or none of them, in one transaction."""
+        rows = [(kind, key, packed, _checksum(kind, key, packed)) for key, packed in _packed(values)]
         with self._lock, self._refusals():
-            self._connection.execute(
-                "INSERT OR REPLACE INTO contents VALUES (?, ?, ?, ?)",
-                (kind, key, packed, _checksum(kind, key, packed)),
-            )
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                self._connection.executemany("INSERT OR REPLACE INTO contents VALUES (?, ?, ?, ?)", rows)
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
 
     def close(self) -> None:
         """Close the file. Closing twice is no error."""
@@ -99,6 +106,11 @@ class ContentStore:
                 f"The cache '{self.path}' cannot be used ({error}). Free it, name another place, or delete it: "
                 "nothing but time is lost."
             ) from error
+
+
+def _packed(values: Mapping[str, dict[str, Any]]) -> Iterator[tuple[str, bytes]]:
+    for key, value in values.items():
+        yield key, zlib.compress(to_json(value), 1)
 
 
 def _checksum(kind: str, key: str, packed: bytes) -> bytes:

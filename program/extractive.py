@@ -7,8 +7,9 @@ passage does not say, word for word, and abstains when the passages cover too li
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
+from functools import lru_cache
 
 from program.streaming import emit_pieces
 from program.types import Citation, CitedAnswer, Piece
@@ -24,6 +25,7 @@ _NOT_PROSE = re.compile(r"\A\s*(?:#{1,6}\s|```|~~~|\|?\s*:?-{3,})")
 _JAPANESE = re.compile(r"[぀-ヿ]")
 _CONTEXT_WEIGHT = 0.3
 """How much the title and headings of a sentence's passage count beside the sentence itself."""
+_REMEMBERED_PASSAGES = 2000
 _ABSTENTION = {
     "en": "The documents do not seem to answer this.",
     "ja": "この質問への答えは、文書の中に見つかりませんでした。",
@@ -134,11 +136,10 @@ def _candidates(
     total = sum(weights.values())
     found = []
     for number, passage in enumerate(passages, start=1):
-        context = _covered(weights, _context(passage))
-        for start, end in split_sentences(passage.text):
-            sentence = passage.text[start:end]
-            overlap = _covered(weights, sentence)
-            if overlap and not _NOT_PROSE.match(sentence):
+        context = _weight(weights, _terms(_context(passage)))
+        for start, end, terms in _sentences(passage.text):
+            overlap = _weight(weights, terms)
+            if overlap and not _NOT_PROSE.match(passage.text[start:end]):
                 rank = settings.passage_weight * total * passage.score / best
                 score = overlap + _CONTEXT_WEIGHT * context + rank
                 found.append(_Candidate(number, passage, start, end, score))
@@ -147,16 +148,29 @@ def _candidates(
 
 def _share_held(weights: dict[str, float], passages: Sequence[Passage]) -> float:
     total = sum(weights.values())
-    text = " ".join(f"{_context(passage)} {passage.text}" for passage in passages)
-    return _covered(weights, text) / total if total else 0.0
+    held: set[str] = set()
+    for passage in passages:
+        held |= _terms(_context(passage)) | _terms(passage.text)
+    return _weight(weights, held) / total if total else 0.0
 
 
-def _covered(weights: dict[str, float], text: str) -> float:
-    """The summed weight of the question's terms that occur in `text`."""
-    held = set(analyze(text))
+def _weight(weights: dict[str, float], held: Set[str]) -> float:
+    """The summed weight of the question's terms that are among those `held`."""
     # In the order of the question: in that of a set, which is another in each process, sums differ in the last
     # digit, and so would the sentence that is chosen of two equal ones.
     return sum(weight for term, weight in weights.items() if term in held)
+
+
+# Questions about the same subject meet the same passages, and a sweep meets each many times.
+@lru_cache(maxsize=_REMEMBERED_PASSAGES)
+def _sentences(text: str) -> tuple[tuple[int, int, frozenset[str]], ...]:
+    """Where each sentence of a passage is, and its terms."""
+    return tuple((start, end, frozenset(analyze(text[start:end]))) for start, end in split_sentences(text))
+
+
+@lru_cache(maxsize=2 * _REMEMBERED_PASSAGES)
+def _terms(text: str) -> frozenset[str]:
+    return frozenset(analyze(text))
 
 
 def _context(passage: Passage) -> str:

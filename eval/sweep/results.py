@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -32,6 +33,24 @@ class Spending:
     input_tokens: int = 0
     output_tokens: int = 0
     calls: int = 0
+
+
+NOTHING = Spending()
+
+
+def add(a: Spending, b: Spending) -> Spending:
+    """The sum of two; its `usd` is unknown where one is."""
+    return Spending(
+        None if a.usd is None or b.usd is None else a.usd + b.usd,
+        a.input_tokens + b.input_tokens,
+        a.output_tokens + b.output_tokens,
+        a.calls + b.calls,
+    )
+
+
+def total(spendings: Iterable[Spending]) -> Spending:
+    """The sum of all."""
+    return reduce(add, spendings, NOTHING)
 
 
 @dataclass(frozen=True, slots=True)

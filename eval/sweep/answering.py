@@ -1,0 +1,97 @@
+"""Answer questions with a configuration, through what its stages have kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import mlflow
+
+from eval.answering import read_response, to_request
+from eval.questions import Question
+from eval.records import AnswerRecord, Retrieved
+from eval.run_identity import code_hash
+from eval.sweep.searches import RecordedRetriever, noting_evidence
+from eval.traces import collect_traces
+from program.agent import CitingAgent
+from program.assembly import build_program
+from program.call_notes import noting_calls
+from program.content_store import ContentStore
+from program.responses import render_response
+from program.settings import Settings
+from program.state import load_state
+from program.threads import map_in_threads
+from retrieval.errors import CiteqaError
+from retrieval.local_index import LocalIndex
+from retrieval.tracing import in_current_trace
+
+_ITEM_ID = "msg"
+
+
+class StagedAgent:
+    """The agent that the settings describe, its searches and language-model calls recorded.
+
+    It answers as `CiteqaAgent` does, but for the AGENT span: a sweep keeps the evidence of each search once,
+    and no trace of each answer. Use as a context manager; many threads may ask.
+
+    Raises:
+        CiteqaError: if the index, the language model or a compiled program is not usable.
+    """
+
+    def __init__(self, settings: Settings, store: ContentStore, depth: int) -> None:
+        """`depth`: how many passages each search is made for, whatever k is."""
+        self._resources = ExitStack()
+        collector = self._resources.enter_context(collect_traces())
+        index = LocalIndex.open(settings.retrieval.index)
+        program = build_program(settings, index, record_in=store, limit_rate=True)
+        if "default" in settings.program.states:
+            load_state(program, settings.program.states["default"])
+        identity = _search_identity(settings, index)
+        program.retriever = RecordedRetriever(index, identity, store, collector, depth)
+        self._agent = CitingAgent(program.respond)
+        # Without a language model nothing is waited for, and threads would only wait for one another.
+        self._threads = settings.evaluation.threads if settings.answers_with_lm else 1
+
+    def __enter__(self) -> StagedAgent:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._resources.close()
+
+    def answer(self, question: Question) -> tuple[AnswerRecord, bool]:
+        """What became of a question, and whether another time could end otherwise (it failed, or fell back)."""
+        started = time.perf_counter()
+        try:
+            with (
+                mlflow.tracing.context(enabled=False),
+                noting_evidence() as evidence,
+                noting_calls() as noted,
+            ):
+                cited = self._agent.respond(to_request(question))
+        except CiteqaError as error:
+            return AnswerRecord(id=question.id, error=str(error)), True
+        except Exception as error:  # noqa: BLE001 - whatever the program raised: the reason of this question
+            return AnswerRecord(id=question.id, error=repr(error)), True
+        latency_ms = round(noted.would_take_ms(1000 * (time.perf_counter() - started)), 3)
+        retrieved = tuple(
+            Retrieved(doc_uri=e.doc_uri, chunk_id=e.chunk_id, score=e.score) for e in dict.fromkeys(evidence)
+        )
+        said = read_response(render_response(cited, _ITEM_ID))
+        calls = noted.calls or None
+        record = AnswerRecord(id=question.id, latency_ms=latency_ms, retrieved=retrieved, calls=calls, **said)
+        return record, bool(cited.fallback_reason)
+
+    def answer_all(self, questions: Sequence[Question]) -> Iterator[tuple[AnswerRecord, bool]]:
+        """Each question's outcome as it becomes known."""
+        if self._threads == 1:
+            return map(self.answer, questions)
+        return map_in_threads(
+            in_current_trace(self.answer), questions, threads=self._threads, name="citeqa-sweep"
+        )
+
+
+def _search_identity(settings: Settings, index: LocalIndex) -> Mapping[str, Any]:
+    retrieval = settings.retrieval.model_dump(mode="json", exclude={"index", "k", "filters"})
+    return {"index": index.content_hash, "retrieval": retrieval, "code": code_hash()}

@@ -1,0 +1,127 @@
+"""Searches that are made once: what each found, and what its RETRIEVER span showed of it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass
+from threading import Lock
+from typing import Any
+
+import mlflow
+
+from eval.evidence import retrieved_documents
+from eval.observations import RetrievedDocument
+from eval.traces import TraceCollector
+from program.content_store import ContentStore, content_key
+from retrieval.tracing import traced_search
+from retrieval.types import Filters, Passage, Retriever
+
+_KIND = "search"
+_REMEMBERED = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What was found, best first, with the evidence for it in the same order, at most `depth` of each."""
+
+    depth: int
+    passages: Sequence[Passage]
+    evidence: Sequence[RetrievedDocument]
+
+    def covers(self, k: int) -> bool:
+        """Whether it shows the first `k`: it went as deep, or found no more."""
+        return self.depth >= k or len(self.passages) < self.depth
+
+
+_made: ContextVar[list[RetrievedDocument] | None] = ContextVar("citeqa_searches_made", default=None)
+
+
+@contextmanager
+def noting_evidence() -> Iterator[list[RetrievedDocument]]:
+    """Within, in this thread and context, what searches show is added to the list that is given."""
+    found: list[RetrievedDocument] = []
+    token = _made.set(found)
+    try:
+        yield found
+    finally:
+        _made.reset(token)
+
+
+class RecordedRetriever:
+    """A `Retriever` that makes each search once, as deep as any configuration will want, and keeps it.
+
+    A smaller k is the beginning of a larger one. Each search is really made under a RETRIEVER span, and what is
+    noted as evidence is read from that span, as a run of its own would: once, and not for each configuration.
+    """
+
+    def __init__(
+        self,
+        retriever: Retriever,
+        identity: Mapping[str, Any],
+        store: ContentStore,
+        collector: TraceCollector,
+        depth: int,
+    ) -> None:
+        """`identity` is everything but query, k and filters that a search depends on."""
+        self._retriever = retriever
+        self._identity = dict(identity)
+        self._store = store
+        self._collector = collector
+        self._depth = depth
+        self._recent: OrderedDict[str, Search] = OrderedDict()
+        self._lock = Lock()
+
+    def search(self, query: str, k: int, filters: Filters | None = None) -> list[Passage]:
+        """As the retriever that is recorded; raises what it raises, and keeps nothing of it then."""
+        key = content_key(self._identity, query, dict(filters or {}))
+        search = self._remembered(key) or self._kept(key)
+        if search is None or not search.covers(k):
+            search = self._make(query, max(k, self._depth), filters)
+            self._store.put(_KIND, key, _to_json(search))
+        self._remember(key, search)
+        if (noted := _made.get()) is not None:
+            noted.extend(search.evidence[:k])
+        return list(search.passages[:k])
+
+    def _make(self, query: str, depth: int, filters: Filters | None) -> Search:
+        def traced() -> list[Passage]:
+            with mlflow.tracing.context(enabled=True):
+                return traced_search(self._retriever, query, depth, filters)
+
+        call = self._collector.call(traced)
+        passages = call.value()
+        return Search(depth, passages, retrieved_documents(*call.traces))
+
+    def _kept(self, key: str) -> Search | None:
+        value = self._store.get(_KIND, key)
+        return None if value is None else _from_json(value)
+
+    def _remembered(self, key: str) -> Search | None:
+        with self._lock:
+            return self._recent.get(key)
+
+    def _remember(self, key: str, search: Search) -> None:
+        with self._lock:
+            self._recent[key] = search
+            self._recent.move_to_end(key)
+            if len(self._recent) > _REMEMBERED:
+                self._recent.popitem(last=False)
+
+
+def _to_json(search: Search) -> dict[str, Any]:
+    return {
+        "depth": search.depth,
+        "passages": [asdict(passage) for passage in search.passages],
+        "evidence": [[e.doc_uri, e.chunk_id, e.score] for e in search.evidence],
+    }
+
+
+def _from_json(value: Mapping[str, Any]) -> Search:
+    return Search(
+        value["depth"],
+        [Passage(**{**passage, "headings": tuple(passage["headings"])}) for passage in value["passages"]],
+        [RetrievedDocument(*row) for row in value["evidence"]],
+    )

@@ -1,0 +1,207 @@
+"""What a sweep is asked to do: its YAML file, read and checked.
+
+name: agent-docs
+config: configs/agent.yaml            # what all configurations share
+set: {evaluation.dataset: quiz.jsonl} # what of it differs here
+factors:
+  retrieval.k: [3, 5, 10]
+  reader.abstain_below: {low: 0.2, high: 0.6, step: 0.1}
+search: {method: grid}                # or random, tpe: {method: tpe, trials: 40, seed: 0}
+objectives: [fact_recall, usd]        # the first ranks; with several, the Pareto front is shown
+select_on: dev
+report_on: test                       # or hold out a share of select_on: {holdout: 0.3}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from eval.metric_names import is_lower_better, parse_metric
+from eval.sweep.results import Objective
+from retrieval.errors import ConfigurationError
+from retrieval.suggestions import did_you_mean
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Range(_Part):
+    """The numbers from `low` to `high`: whole ones if both are whole, in steps if `step` is given."""
+
+    low: int | float
+    high: int | float
+    step: int | float | None = Field(None, gt=0)
+    log: bool = Field(False, description="small values as often as large ones; without a step")
+
+    @model_validator(mode="after")
+    def _check(self) -> Range:
+        if self.low >= self.high:
+            raise ValueError(f"low = {self.low} must be below high = {self.high}")
+        if self.log and (self.step is not None or self.low <= 0):
+            raise ValueError("log needs low > 0 and no step")
+        return self
+
+    @property
+    def whole(self) -> bool:
+        """Whether only whole numbers are meant."""
+        return isinstance(self.low, int) and isinstance(self.high, int) and self.step in (None, 1)
+
+
+class Search(_Part):
+    """Which configurations are tried: all of a grid, or `trials` that Optuna's sampler suggests."""
+
+    method: Literal["grid", "random", "tpe"] = "grid"
+    trials: int = Field(30, ge=1, description="random and tpe")
+    seed: int = 0
+
+
+class Racing(_Part):
+    """Stop a configuration early that will not become the best (one objective only)."""
+
+    alpha: float = Field(0.05, gt=0, lt=1, description="chance to stop one that would have ended as good")
+    looks: int = Field(3, ge=1, le=20)
+
+
+class Budget(_Part):
+    """What the sweep may spend; when it is spent, what is finished is ranked."""
+
+    usd: float | None = Field(None, gt=0)
+    tokens: int | None = Field(None, gt=0)
+    minutes: float | None = Field(None, gt=0)
+
+
+class SweepSpecification(_Part):
+    """The whole file. `factors` are settings by dotted name, each with its values or its range."""
+
+    name: str = Field("sweep", pattern=r"^[\w.-]+$")
+    config: str | None = None
+    set: dict[str, Any] = Field(default_factory=dict)
+    factors: dict[str, list[Any] | Range] = Field(min_length=1)
+    search: Search = Search()
+    objectives: tuple[str, ...] = Field(("fact_recall",), min_length=1)
+    select_on: str | None = "dev"
+    report_on: str | None = "test"
+    holdout: float | None = Field(None, gt=0, lt=1, description="share of select_on kept for the report")
+    baseline: dict[str, Any] = Field(default_factory=dict)
+    racing: Racing | None = None
+    budget: Budget = Budget()
+    max_trials: int = Field(1000, ge=1, description="a larger grid needs --yes")
+    results: str = "build/sweeps"
+    cache: str = "build/stages"
+
+    @field_validator("factors")
+    @classmethod
+    def _no_empty_factor(cls, factors: dict[str, list[Any] | Range]) -> dict[str, list[Any] | Range]:
+        for name, values in factors.items():
+            if values == []:
+                raise ValueError(f"{name} has no value, so the grid is empty")
+            if isinstance(values, list) and any(value in values[:n] for n, value in enumerate(values)):
+                raise ValueError(f"{name} names a value twice: {values}")
+        return factors
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SweepSpecification:
+        if self.holdout is not None and "report_on" in self.model_fields_set and self.report_on is not None:
+            raise ValueError("give report_on or holdout, not both")
+        if self.racing is not None and len(self.objectives) > 1:
+            raise ValueError("racing compares by one objective; leave it out, or all objectives but one")
+        if len(set(self.objectives)) < len(self.objectives):
+            raise ValueError(f"an objective is named twice: {', '.join(self.objectives)}")
+        for factor, values in self.factors.items():
+            if self.search.method == "grid" and isinstance(values, Range) and values.step is None:
+                if not values.whole:
+                    raise ValueError(f"{factor}: a grid needs a step, or a list of values")
+                if values.log:
+                    raise ValueError(f"{factor}: a grid has no log; give a list of values")
+        return self
+
+    @property
+    def holdout_share(self) -> float | None:
+        """The share that is held out, if that is how the final questions are found."""
+        return self.holdout
+
+    @property
+    def report_split(self) -> str | None:
+        """The split of the final questions, if that is how they are found."""
+        return None if self.holdout is not None else self.report_on
+
+
+def read_specification(path: str | Path) -> SweepSpecification:
+    """The sweep of a YAML file.
+
+    Raises:
+        ConfigurationError: one line for each mistake, naming the file, the key and the value.
+    """
+    file = Path(path)
+    try:
+        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigurationError(f"No sweep file at '{file}'. See configs/sweep.yaml for one.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{file}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{file}, line {mark.line + 1}" if mark else str(file)
+        reason = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise ConfigurationError(f"{place}: not valid YAML: {reason}") from error
+    if not isinstance(raw, dict):
+        raise ConfigurationError(f"{file}: must hold keys such as `factors:`, not {raw!r}")
+    return parse_specification(raw, str(file))
+
+
+def parse_specification(raw: Mapping[str, Any], place: str) -> SweepSpecification:
+    """The sweep that a dictionary says; `place` is named in errors. Raises as `read_specification`."""
+    try:
+        specification = SweepSpecification.model_validate(dict(raw))
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(_describe(dict(e), place) for e in error.errors())) from None
+    for name in specification.objectives:
+        _parse_objective(name, place)
+    return specification
+
+
+def objectives_of(specification: SweepSpecification) -> tuple[Objective, ...]:
+    """The objectives with their directions: costs, times and mistakes are made small, all else large."""
+    return tuple(_parse_objective(name, "objectives") for name in specification.objectives)
+
+
+def _parse_objective(name: str, place: str) -> Objective:
+    try:
+        metric = parse_metric(name)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{place}: objectives: {error}") from None
+    return Objective(metric.name, minimize=is_lower_better(metric.name))
+
+
+def _describe(error: dict[str, Any], place: str) -> str:
+    # A list or a range: what pydantic says of both is noise but for the last.
+    location = [str(part) for part in error["loc"] if part not in ("list[any]", "Range")]
+    key = ".".join(location)
+    if error["type"] == "extra_forbidden":
+        known = _known_keys(location)
+        return (
+            f"{place}: unknown key '{key}'. {did_you_mean(location[-1], known)}Keys are: {', '.join(known)}."
+        )
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "missing":
+        return f"{place}: {key} is missing."
+    return f"{place}: {key + ': ' if key else ''}{message}" + (
+        f", not {error['input']!r}" if error["type"] not in ("value_error", "missing") else ""
+    )
+
+
+def _known_keys(location: list[str]) -> list[str]:
+    sections: dict[str, type[BaseModel]] = {
+        "search": Search,
+        "racing": Racing,
+        "budget": Budget,
+        "factors": Range,
+    }
+    model = SweepSpecification if len(location) == 1 else sections.get(location[0], SweepSpecification)
+    return list(model.model_fields)

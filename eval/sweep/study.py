@@ -1,0 +1,182 @@
+"""Which configuration is tried next: Optuna decides, and we hand it the grid, the ranges and the results.
+
+Everything is a function of the specification and of the results so far. A sweep that goes on after whatever
+ended it begins anew here, is answered from what is kept, and so comes to the same suggestions: the study needs
+no storage of its own, and Optuna's in memory serves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from eval.questions import Question
+from eval.sweep.results import Objective
+from eval.sweep.space import Parameters, Space, label, values_of
+from eval.sweep.specification import Range, Search
+
+if TYPE_CHECKING:
+    import optuna
+
+_REPEATS_ALLOWED = 20
+"""So many suggestions in a row that were tried before end a search: the space is exhausted, or nearly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A configuration to evaluate; `number` counts from 1. `handle` is Optuna's trial, for racing."""
+
+    number: int
+    parameters: Parameters
+    handle: optuna.trial.Trial
+
+
+class Racer:
+    """Hands the values of a configuration to Optuna as they become known, and asks it whether to stop."""
+
+    def __init__(self, suggestion: Suggestion, order: Sequence[Question]) -> None:
+        self._handle = suggestion.handle
+        self._order = order
+        self._reported = 0
+
+    def should_stop(self, answered: int, values: Mapping[str, float]) -> bool:
+        """Whether the configuration is hopeless, after the first `answered` questions of the order."""
+        self.report(values, answered)
+        return self._handle.should_prune()
+
+    def report(self, values: Mapping[str, float], answered: int) -> None:
+        """The values of the first `answered` questions; a step is a question's place in the order."""
+        for step in range(self._reported, answered):
+            if (value := values.get(self._order[step].id)) is not None:
+                self._handle.report(value, step)
+        self._reported = max(self._reported, answered)
+
+
+class Study:
+    """Suggests configurations, the baseline first, each once."""
+
+    def __init__(
+        self,
+        space: Space,
+        search: Search,
+        objectives: Sequence[Objective],
+        baseline: Parameters,
+        pruner: optuna.pruners.BasePruner | None = None,
+    ) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._space = space
+        self._search = search
+        self._choices = {
+            name: {label(value): value for value in values}
+            for name, values in space.factors.items()
+            if not isinstance(values, Range)
+        }
+        self._distributions = {name: self._distribution(name) for name in space.factors}
+        self._study = optuna.create_study(
+            directions=["minimize" if objective.minimize else "maximize" for objective in objectives],
+            sampler=_sampler(search),
+            pruner=pruner or optuna.pruners.NopPruner(),
+        )
+        self._baseline = dict(baseline)
+        self._told: dict[str, list[float] | None] = {}
+
+    def __iter__(self) -> Iterator[Suggestion]:
+        """The suggestions; each must be told before the next is asked for."""
+        for number, (parameters, handle) in enumerate(self._asked(), start=1):
+            yield Suggestion(number, parameters, handle)
+
+    def tell(self, suggestion: Suggestion, values: Sequence[float] | None) -> None:
+        """What the configuration scored in each objective; None if it was stopped or failed."""
+        self._told[_key(suggestion.parameters)] = None if values is None else list(values)
+        self._tell(suggestion.handle, values)
+
+    def _asked(self) -> Iterator[tuple[Parameters, optuna.trial.Trial]]:
+        seen: set[str] = set()
+        for parameters in self._fixed():
+            if (key := _key(parameters)) not in seen:
+                seen.add(key)
+                yield parameters, self._begin(parameters)
+        if self._search.method == "grid":
+            return
+        repeats = 0
+        while len(seen) < self._search.trials and repeats < _REPEATS_ALLOWED:
+            handle = self._study.ask(self._distributions)
+            parameters = self._decode(handle.params)
+            if (key := _key(parameters)) in seen:
+                repeats += 1
+                self._tell(handle, self._told[key])
+                continue
+            repeats = 0
+            seen.add(key)
+            yield parameters, handle
+
+    def _fixed(self) -> Iterator[Parameters]:
+        yield self._baseline
+        if self._search.method == "grid":
+            yield from self._space.grid()
+
+    def _begin(self, parameters: Parameters) -> optuna.trial.Trial:
+        if not all(self._is_possible(name, value) for name, value in parameters.items()):
+            # A baseline outside of the factors' values: raced against, but nothing to learn suggestions from.
+            return self._study.ask()
+        self._study.enqueue_trial(
+            {name: label(value) if name in self._choices else value for name, value in parameters.items()}
+        )
+        return self._study.ask(self._distributions)
+
+    def _is_possible(self, name: str, value: Any) -> bool:
+        values = self._space.factors[name]
+        if not isinstance(values, Range):
+            return label(value) in self._choices[name]
+        if (steps := values_of(values)) is not None:
+            return value in steps
+        return isinstance(value, int | float) and values.low <= value <= values.high
+
+    def _tell(self, handle: optuna.trial.Trial, values: Sequence[float] | None) -> None:
+        from optuna.trial import TrialState
+
+        if values is None:
+            self._study.tell(handle, state=TrialState.FAIL)
+        else:
+            self._study.tell(handle, list(values))
+
+    def _decode(self, params: Mapping[str, Any]) -> Parameters:
+        return {
+            name: self._choices[name][value] if name in self._choices else _number(value)
+            for name, value in params.items()
+        }
+
+    def _distribution(self, name: str) -> optuna.distributions.BaseDistribution:
+        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+        values = self._space.factors[name]
+        if not isinstance(values, Range):
+            return CategoricalDistribution(list(self._choices[name]))
+        if values.whole:
+            return IntDistribution(int(values.low), int(values.high), log=values.log)
+        if values.step is not None:
+            # To the last step: Optuna would warn of a range that is no multiple of it.
+            return FloatDistribution(values.low, list(values_of(values) or [])[-1], step=values.step)
+        return FloatDistribution(values.low, values.high, log=values.log)
+
+
+def _sampler(search: Search) -> optuna.samplers.BaseSampler:
+    from optuna.samplers import RandomSampler, TPESampler
+
+    match search.method:
+        case "tpe":
+            return TPESampler(seed=search.seed)
+        case _:
+            return RandomSampler(seed=search.seed)
+
+
+def _number(value: Any) -> Any:
+    # Steps add up to 0.30000000000000004.
+    return round(value, 10) if isinstance(value, float) else value
+
+
+def _key(parameters: Parameters) -> str:
+    return label(dict(parameters))
