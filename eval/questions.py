@@ -98,6 +98,11 @@ def passage_key(doc_uri: str, chunk_id: str) -> str:
     return f"{doc_uri}{KEY_SEPARATOR}{chunk_id}"
 
 
+def count_unreviewed(questions: Iterable[Question]) -> int:
+    """How many questions a language model drafted that no person has reviewed (`citeqa dataset generate`)."""
+    return sum(question.tags.get("review") == "pending" for question in questions)
+
+
 def hashed_id(question: str, history: Iterable[Mapping[str, str]] = ()) -> str:
     """An id for a question that came without one: the same for the same question and history, everywhere."""
     content = json.dumps([question, [dict(turn) for turn in history]], ensure_ascii=False, sort_keys=True)

@@ -8,12 +8,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from eval.agents import OUR_PROGRAM
 from eval.agreement_table import render_agreement
 from eval.costs import add_costs
 from eval.evaluate import Evaluation
 from eval.judges.judgements import judging_cost
 from eval.judges.summary_lines import judging_lines
 from eval.metric_names import is_lower_better
+from eval.questions import count_unreviewed
 from eval.stats import Interval
 from eval.summary import Slice
 from eval.text_table import number, table
@@ -26,11 +28,23 @@ _REASON_CHARACTERS = 200
 
 def render_evaluation(evaluation: Evaluation) -> str:
     """The headline, every metric with its interval, the slices, and what could not be scored."""
-    blocks = [_headline(evaluation), _metric_table(evaluation), *_slice_tables(evaluation)]
+    blocks = [
+        _headline(evaluation),
+        _unreviewed(evaluation),
+        _metric_table(evaluation),
+        *_slice_tables(evaluation),
+    ]
     judging = "\n".join(judging_lines(evaluation.result.judgements))
     costs = add_costs(evaluation.result.records.values()).render()
     agreement = render_agreement(evaluation.labels)
-    blocks += [_failures(evaluation), costs, judging, agreement, _whereabouts(evaluation)]
+    blocks += [
+        _failures(evaluation),
+        "\n".join(evaluation.notes),
+        costs,
+        judging,
+        agreement,
+        _whereabouts(evaluation),
+    ]
     return "\n\n".join(block for block in blocks if block)
 
 
@@ -39,10 +53,14 @@ def render_json(evaluation: Evaluation) -> str:
     body: dict[str, Any] = {
         "run": str(evaluation.result.path),
         "mlflow_run_id": evaluation.mlflow_run_id,
+        "subject": evaluation.subject,
+        "notes": list(evaluation.notes),
         "failed": dict(evaluation.result.failed),
         "costs": asdict(add_costs(evaluation.result.records.values())),
         "summary": asdict(evaluation.result.summary),
     }
+    if pending := count_unreviewed(evaluation.ground_truth.questions):
+        body["unreviewed"] = pending
     if evaluation.result.judgements:
         body["judging"] = asdict(judging_cost(evaluation.result.judgements))
     if evaluation.labels is not None:
@@ -54,11 +72,28 @@ def _headline(evaluation: Evaluation) -> str:
     questions = evaluation.ground_truth.questions
     answerable = sum(question.answerable for question in questions)
     reader = next((record.reader for record in evaluation.result.records.values() if record.reader), "?")
-    settings = evaluation.settings
+    split = evaluation.settings.evaluation.split
+    who = f"reader {reader}" if evaluation.subject == OUR_PROGRAM else evaluation.subject
     return (
-        f"{evaluation.ground_truth.name}, split {settings.evaluation.split or 'all'}: "
+        f"{evaluation.ground_truth.name}, split {split or 'all'}: "
         f"{len(questions)} questions, {answerable} answerable; "
-        f"reader {reader}, k = {settings.retrieval.k}; {evaluation.result.answered_now} answered now"
+        f"{who}, k = {_k(evaluation)}; {evaluation.result.answered_now} answered now"
+    )
+
+
+def _k(evaluation: Evaluation) -> int:
+    return evaluation.k or evaluation.settings.retrieval.k
+
+
+def _unreviewed(evaluation: Evaluation) -> str:
+    """A warning, where a language model drafted questions that nobody has read since."""
+    questions = evaluation.ground_truth.questions
+    pending = count_unreviewed(questions)
+    if not pending:
+        return ""
+    return (
+        f"NOT REVIEWED: {pending} of {len(questions)} questions were drafted by a model and nobody has checked "
+        "them (tag review = pending), so these figures are provisional."
     )
 
 
@@ -77,7 +112,7 @@ def _metric_table(evaluation: Evaluation) -> str:
 
 
 def _slice_tables(evaluation: Evaluation) -> Iterator[str]:
-    k = evaluation.settings.retrieval.k
+    k = _k(evaluation)
     columns = (f"recall@{k}", f"ndcg@{k}", "citation_precision", "citation_recall", "fact_recall")
     for tag, slices in evaluation.result.summary.slices.items():
         rows = [_slice_row(value, part, (*columns, "abstention_accuracy")) for value, part in slices.items()]

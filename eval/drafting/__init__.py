@@ -1,0 +1,1 @@
+"""Questions that a language model drafts from a corpus, for people to review."""
