@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,10 +22,16 @@ from eval.model_process import load_in_process
 from eval.replies import Reply
 from eval.run_identity import run_identity
 from program.agent import CiteqaAgent
+from program.content_store import ContentStore
+from program.language_models import build_lm
 from program.settings import EvaluationSettings, OtherAgentSettings, Settings
 from retrieval.errors import AgentError, ConfigurationError
 from retrieval.local_index import LocalIndex
 
+CALLS_FILE = "calls.db"
+"""Below `evaluation.results`: what language models answered, and what that cost. It can be deleted at any time."""
+
+OUR_PROGRAM = "our program"
 _OUR_SECTIONS = {"chunking", "retrieval", "reader", "language_model"}
 
 
@@ -89,12 +96,18 @@ def retriever_mappings(settings: EvaluationSettings) -> RetrieverMappings:
 def _our_program(settings: Settings) -> Subject:
     index = LocalIndex.open(settings.retrieval.index)
     reader = str(settings.language_model.model) if settings.answers_with_lm else "extractive"
+
+    @contextmanager
+    def build() -> Iterator[Agent]:
+        with _recorded_calls(settings) as calls:
+            yield CiteqaAgent(settings, record_in=calls, limit_rate=True).predict
+
     return Subject(
         name=reader.replace("/", "-"),
-        description="our program",
+        description=OUR_PROGRAM,
         identity=run_identity(settings, index.content_hash),
         parameters=settings.model_dump(include=_OUR_SECTIONS),
-        open=lambda: nullcontext(CiteqaAgent(settings).predict),
+        open=build,
         k=settings.retrieval.k,
         documents=index.doc_uris(),
         is_ours=True,
@@ -173,3 +186,15 @@ def _asked_by(ask: Callable[[Mapping[str, Any]], Reply], api: str, agent: OtherA
         return ask({"input" if api == "responses" else "messages": messages, **more})
 
     return answer
+
+
+@contextmanager
+def _recorded_calls(settings: Settings) -> Iterator[ContentStore | None]:
+    """The language-model calls of all runs, open; None where there are to be none."""
+    if not (settings.answers_with_lm and settings.language_model.cache):
+        yield None
+        return
+    # A language model that is not usable is refused before anything is on the disk.
+    build_lm(settings.language_model)
+    with ContentStore(Path(settings.evaluation.results) / CALLS_FILE) as calls:
+        yield calls

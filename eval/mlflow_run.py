@@ -31,6 +31,7 @@ from retrieval.errors import StorageError
 RUN_ID = "mlflow_run_id"
 TABLE = "questions.json"
 _LONGEST_PARAMETER = 6000
+MAX_TRACE_LINKS_PER_REQUEST = 100  # as MLflow's stores have it, each in a module of its own
 
 
 class MlflowRun:
@@ -63,6 +64,16 @@ class MlflowRun:
         if report.failed:
             reason = next(iter(report.failed.values()))
             raise StorageError(f"{len(report.failed)} of {len(traces)} traces could not be stored: {reason}")
+
+    def link_traces(self, trace_ids: Iterable[str | None]) -> None:
+        """Have MLflow show traces that the store had before, such as those of a server, with the run.
+
+        A store that cannot do so, and a trace that it does not have, are passed over: the run directory names them.
+        """
+        ids = [trace_id for trace_id in trace_ids if trace_id]
+        for start in range(0, len(ids), MAX_TRACE_LINKS_PER_REQUEST):
+            with suppress(MlflowException, SQLAlchemyError, NotImplementedError):
+                self._client.link_traces_to_run(ids[start : start + MAX_TRACE_LINKS_PER_REQUEST], self.run_id)
 
     def fetch_trace(self, trace_id: str) -> Trace | None:
         """The trace as the store has it; None where it is not there."""

@@ -176,11 +176,11 @@ class RunDirectory:
 
     def forget_failures(self) -> None:
         """Drop the questions that failed, so that they are asked again."""
-        self._replace_answers(r for r in self.read_answers().values() if r.error is None)
+        self.replace_answers(r for r in self.read_answers().values() if r.error is None)
 
     def forget_answers(self) -> None:
         """Drop all answers, so that every question is asked again."""
-        self._replace_answers(())
+        self.replace_answers(())
 
     def pending_traces(self) -> list[Trace]:
         """Traces that an earlier process did not bring to the tracking store.
@@ -206,7 +206,12 @@ class RunDirectory:
         """Replace the summary."""
         write_json(self.summary_file, summary)
 
-    def _replace_answers(self, records: Iterable[AnswerRecord]) -> None:
+    def write_lines(self, name: str, lines: Iterable[bytes]) -> None:
+        """Replace a file of the run that is for people alone."""
+        replace_file(self.path / name, b"".join(line + b"\n" for line in lines))
+
+    def replace_answers(self, records: Iterable[AnswerRecord]) -> None:
+        """Keep these answers, and no others."""
         lines = [to_json(record.model_dump()) + b"\n" for record in records]
         replace_file(self.answers_file, b"".join(lines))
 

@@ -14,6 +14,7 @@ from typing import Any
 from mlflow.entities import Trace
 
 from eval.answering import Agent, Answered, answer_questions
+from eval.evidence import RetrieverMappings
 from eval.ground_truth import GroundTruth
 from eval.judges.judge import Judge
 from eval.judges.judgements import JudgementFile, Judgements, judged_values, standing_judgements
@@ -40,7 +41,8 @@ class RunPlan:
     `identity` is everything that an answer depends on: runs of the same identity over the same questions
     are the same run. `max_failed_share` (0 to 1) of failing questions is tolerated. `judges` are those whose
     verdicts on the answers count; no answer depends on them. `price` is what an answer cost, None where that is
-    not known: a price that is stated later holds for answers that were given before.
+    not known: a price that is stated later holds for answers that were given before. `mappings` say what the fields
+    of retrieved rows are, by RETRIEVER span, where it is configured.
     """
 
     name: str
@@ -53,6 +55,7 @@ class RunPlan:
     max_failed_share: float = 0.2
     judges: Sequence[Judge] = ()
     price: Callable[[AnswerRecord], float | None] = lambda record: record.usd
+    mappings: RetrieverMappings = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -197,7 +200,9 @@ class _Progress:
     def take(self, agent: Agent, questions: Sequence[Question], collector: TraceCollector) -> list[Answered]:
         """The outcomes of the questions, each kept when it came; without their traces, which take room."""
         taken = []
-        with closing(answer_questions(agent, questions, collector, threads=self._plan.threads)) as outcomes:
+        plan = self._plan
+        outcomes = answer_questions(agent, questions, collector, threads=plan.threads, mapping=plan.mappings)
+        with closing(outcomes):
             for answered in outcomes:
                 self._keep(answered, collector.take_strays())
                 taken.append(replace(answered, traces=()))

@@ -70,6 +70,20 @@ class MatchedTraces:
     unfinished: int = 0
     searched: bool = False
 
+    def describe(self, experiment: str) -> str:
+        """What became of the traces, in a sentence."""
+        parts = [f"{len(self.records)} scored"]
+        parts += [f"{self.older} older than another one of their question"] * bool(self.older)
+        parts += [f"{self.of_runs} of MLflow runs (--set evaluation.traces.of_runs=true)"] * bool(
+            self.of_runs
+        )
+        parts += [f"{self.unfinished} not finished"] * bool(self.unfinished)
+        if self.unmatched:
+            first = self.unmatched[0]
+            why = f"{first.trace_id}: {first.reason}"
+            parts.append(f"{len(self.unmatched)} without a question, in unmatched.jsonl, such as {why}")
+        return f"Of {self.read} traces in experiment '{experiment}': {'; '.join(parts)}."
+
 
 def match_traces(
     traces: Iterable[Trace],

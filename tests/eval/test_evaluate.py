@@ -240,7 +240,7 @@ def test_two_evaluations_of_one_run_do_not_meet(make_settings: MakeSettings) -> 
 SLOW_EVALUATION = """
 import sys, time
 from pathlib import Path
-from eval import evaluate as module
+from eval import agents, evaluate as module
 from program.agent import CiteqaAgent
 from program.settings import Settings
 
@@ -251,7 +251,7 @@ class Slow(CiteqaAgent):
         time.sleep(0.15)
         return super().predict(request)
 
-module.CiteqaAgent = Slow
+agents.CiteqaAgent = Slow
 module.evaluate(Settings.model_validate_json(sys.argv[1]))
 """
 
