@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 2000
 _WEIGHTS_AT_ONCE = 4_000_000
+_WEIGHTS_TO_KEEP = 500_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +75,19 @@ def _interval(column: NDArray[np.float64], low: float, high: float, confidence: 
 
 
 def _resampled_means(columns: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
-    rng = np.random.default_rng(seed)
     n = len(columns)
+    if resamples * n <= _WEIGHTS_TO_KEEP:
+        return _kept_counts(resamples, n, seed) @ columns / n
+    rng = np.random.default_rng(seed)
     at_once = max(1, min(resamples, _WEIGHTS_AT_ONCE // n))
     sizes = [min(at_once, resamples - start) for start in range(0, resamples, at_once)]
     return np.concatenate([_draw_counts(rng, size, n) @ columns / n for size in sizes])
+
+
+# The slices of a run, and the runs of a sweep, are of the same few sizes.
+@lru_cache(maxsize=32)
+def _kept_counts(resamples: int, n: int, seed: int) -> NDArray[np.float64]:
+    return _draw_counts(np.random.default_rng(seed), resamples, n)
 
 
 def _draw_counts(rng: np.random.Generator, resamples: int, n: int) -> NDArray[np.float64]:

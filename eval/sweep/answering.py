@@ -13,7 +13,7 @@ from eval.answering import read_response, to_request
 from eval.questions import Question
 from eval.records import AnswerRecord, Retrieved
 from eval.run_identity import code_hash
-from eval.sweep.searches import RecordedRetriever, noting_evidence
+from eval.sweep.searches import RecentSearches, RecordedRetriever, noting_evidence
 from eval.traces import collect_traces
 from program.agent import CitingAgent
 from program.assembly import build_program
@@ -40,8 +40,10 @@ class StagedAgent:
         CiteqaError: if the index, the language model or a compiled program is not usable.
     """
 
-    def __init__(self, settings: Settings, store: ContentStore, depth: int) -> None:
-        """`depth`: how many passages each search is made for, whatever k is."""
+    def __init__(
+        self, settings: Settings, store: ContentStore, depth: int, recent: RecentSearches | None = None
+    ) -> None:
+        """`depth`: how many passages each search is made for, whatever k is. `recent` is shared between agents."""
         self._resources = ExitStack()
         collector = self._resources.enter_context(collect_traces())
         index = LocalIndex.open(settings.retrieval.index)
@@ -49,7 +51,7 @@ class StagedAgent:
         if "default" in settings.program.states:
             load_state(program, settings.program.states["default"])
         identity = _search_identity(settings, index)
-        program.retriever = RecordedRetriever(index, identity, store, collector, depth)
+        program.retriever = RecordedRetriever(index, identity, store, collector, depth, recent)
         self._agent = CitingAgent(program.respond)
         # Without a language model nothing is waited for, and threads would only wait for one another.
         self._threads = settings.evaluation.threads if settings.answers_with_lm else 1

@@ -50,6 +50,28 @@ def noting_evidence() -> Iterator[list[RetrievedDocument]]:
         _made.reset(token)
 
 
+class RecentSearches:
+    """The searches that were used last, by key, in memory: configurations that share them come one after another."""
+
+    def __init__(self, at_most: int = _REMEMBERED) -> None:
+        self._searches: OrderedDict[str, Search] = OrderedDict()
+        self._at_most = at_most
+        self._lock = Lock()
+
+    def get(self, key: str) -> Search | None:
+        """The search, if it is still remembered."""
+        with self._lock:
+            return self._searches.get(key)
+
+    def put(self, key: str, search: Search) -> None:
+        """Remember a search, and forget the one that was not used for longest where there are too many."""
+        with self._lock:
+            self._searches[key] = search
+            self._searches.move_to_end(key)
+            if len(self._searches) > self._at_most:
+                self._searches.popitem(last=False)
+
+
 class RecordedRetriever:
     """A `Retriever` that makes each search once, as deep as any configuration will want, and keeps it.
 
@@ -64,6 +86,7 @@ class RecordedRetriever:
         store: ContentStore,
         collector: TraceCollector,
         depth: int,
+        recent: RecentSearches | None = None,
     ) -> None:
         """`identity` is everything but query, k and filters that a search depends on."""
         self._retriever = retriever
@@ -71,17 +94,16 @@ class RecordedRetriever:
         self._store = store
         self._collector = collector
         self._depth = depth
-        self._recent: OrderedDict[str, Search] = OrderedDict()
-        self._lock = Lock()
+        self._recent = recent or RecentSearches()
 
     def search(self, query: str, k: int, filters: Filters | None = None) -> list[Passage]:
         """As the retriever that is recorded; raises what it raises, and keeps nothing of it then."""
         key = content_key(self._identity, query, dict(filters or {}))
-        search = self._remembered(key) or self._kept(key)
+        search = self._recent.get(key) or self._kept(key)
         if search is None or not search.covers(k):
             search = self._make(query, max(k, self._depth), filters)
             self._store.put(_KIND, key, _to_json(search))
-        self._remember(key, search)
+        self._recent.put(key, search)
         if (noted := _made.get()) is not None:
             noted.extend(search.evidence[:k])
         return list(search.passages[:k])
@@ -98,17 +120,6 @@ class RecordedRetriever:
     def _kept(self, key: str) -> Search | None:
         value = self._store.get(_KIND, key)
         return None if value is None else _from_json(value)
-
-    def _remembered(self, key: str) -> Search | None:
-        with self._lock:
-            return self._recent.get(key)
-
-    def _remember(self, key: str, search: Search) -> None:
-        with self._lock:
-            self._recent[key] = search
-            self._recent.move_to_end(key)
-            if len(self._recent) > _REMEMBERED:
-                self._recent.popitem(last=False)
 
 
 def _to_json(search: Search) -> dict[str, Any]:

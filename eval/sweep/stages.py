@@ -10,14 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eval.run_identity import code_hash, run_identity
 from program.content_store import ContentStore, content_key
 from program.settings import Settings, chunking_settings
 from retrieval.errors import IndexMissingError, IndexUnusableError
 from retrieval.generations import read_manifest
+
+if TYPE_CHECKING:
+    from eval.sweep.searches import RecentSearches
 
 INDEX_SECTIONS = ("corpus", "chunking")
 """Settings that an index is made by: where a factor is among them, the sweep makes its own indexes."""
@@ -50,6 +54,13 @@ class Stages:
 
     def __exit__(self, *_: object) -> None:
         self.store.close()
+
+    @cached_property
+    def recent_searches(self) -> RecentSearches:
+        """What agents of one process remember of their searches, together."""
+        from eval.sweep.searches import RecentSearches
+
+        return RecentSearches()
 
     def with_index(self, settings: Settings, on_build: Callable[[], None] = lambda: None) -> Settings:
         """`settings` with the index that they need, which is there afterwards.

@@ -283,7 +283,12 @@ class _Asking:
 
         if self._agent is None:
             try:
-                agent = StagedAgent(self.settings, self._plan.stages.store, self._plan.depth)
+                agent = StagedAgent(
+                    self.settings,
+                    self._plan.stages.store,
+                    self._plan.depth,
+                    self._plan.stages.recent_searches,
+                )
             except CiteqaError as error:
                 raise TrialFailedError(str(error)) from error
             self._agent = self._resources.enter_context(agent)
