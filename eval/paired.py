@@ -112,6 +112,12 @@ def compare_pairs(
     return correct_family({key: found[key] for key in pairs if key in found})
 
 
+def paired_values(pair: Pair) -> NDArray[np.float64]:
+    """B minus A on the entries where both have a value. Raises as `compare_paired`."""
+    both = _in_both(pair)
+    return _differences(pair.a[both], pair.b[both])
+
+
 def correct_family(differences: Mapping[K, PairedDifference]) -> dict[K, PairedDifference]:
     """The same with `p_adjusted` set: Holm's correction across all of them."""
     adjusted = holm([difference.p_value for difference in differences.values()])

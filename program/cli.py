@@ -13,6 +13,7 @@ from program.commands.answer import answer
 from program.commands.ask import ask
 from program.commands.compare import compare
 from program.commands.evaluate import evaluate
+from program.commands.gate import gate
 from program.commands.index import index
 from program.commands.log import log
 from program.commands.options import fail
@@ -46,5 +47,5 @@ def cli() -> None:
     """Answer questions from your documents with links to the sources, and prove how well."""
 
 
-for command in (index, ask, evaluate, answer, log, serve, sweep, compare):
+for command in (index, ask, evaluate, answer, log, serve, sweep, compare, gate):
     cli.add_command(command)

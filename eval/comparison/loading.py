@@ -25,7 +25,9 @@ def read_scored_run(source: str, tracking: TrackingSettings) -> ScoredRun:
         StorageError: if it cannot be read.
     """
     if not source.strip():
-        raise ConfigurationError("The name of a run is empty. Name a directory, a scores.jsonl or an MLflow run.")
+        raise ConfigurationError(
+            "The name of a run is empty. Name a directory, a scores.jsonl or an MLflow run."
+        )
     path = Path(source)
     if path.is_dir():
         return read_run_directory(_with_scores(path))
@@ -47,5 +49,9 @@ def _with_scores(path: Path) -> Path:
         runs = "one run" if len(inside) == 1 else f"{len(inside)} runs"
         raise DataError(f"'{path}' is no run, but holds {runs}. Name one, such as {path / inside[0]}")
     if (path / "answers.jsonl").exists():
-        raise DataError(f"The run at '{path}' is not scored yet. Finish it: citeqa eval, or only score: --rescore")
-    raise DataError(f"'{path}' holds no {SCORES_FILE}. Name the directory of a run; citeqa eval says where it is.")
+        raise DataError(
+            f"The run at '{path}' is not scored yet. Finish it: citeqa eval, or only score: --rescore"
+        )
+    raise DataError(
+        f"'{path}' holds no {SCORES_FILE}. Name the directory of a run; citeqa eval says where it is."
+    )

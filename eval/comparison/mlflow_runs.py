@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from retrieval.errors import DataError, StorageError
 _RUN_ID = re.compile(r"(?:runs:/)?(?P<id>[0-9a-f]{32})/?")
 _LOCAL_STORE = "sqlite:///"
 _DATASET_DIGEST = "dataset.digest"
+_PROGRESS_BAR = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
 _NO_SETTING = ("dataset.",)
 
 
@@ -89,13 +92,27 @@ def _read_ours(client: MlflowClient, run: Run) -> ScoredRun:
     # Evidence is read from the file as long as the process lasts.
     folder = tempfile.mkdtemp(prefix="citeqa-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    path = Path(client.download_artifacts(run.info.run_id, SCORES_FILE, folder))
+    with _without_progress_bar():
+        path = Path(client.download_artifacts(run.info.run_id, SCORES_FILE, folder))
     if not path.exists():
         raise StorageError(f"The artifact {SCORES_FILE} of run {run.info.run_id} cannot be downloaded.")
     scored = read_score_file(
         path, name=run.info.run_name or run.info.run_id, source=f"runs:/{run.info.run_id}"
     )
     return replace(scored, settings=_settings(run), dataset=_digest(run))
+
+
+@contextmanager
+def _without_progress_bar() -> Iterator[None]:
+    """For a file of some kilobytes. MLflow offers no other way to say so than the environment."""
+    before = os.environ.get(_PROGRESS_BAR)
+    os.environ[_PROGRESS_BAR] = "false"
+    try:
+        yield
+    finally:
+        del os.environ[_PROGRESS_BAR]
+        if before is not None:
+            os.environ[_PROGRESS_BAR] = before
 
 
 def _settings(run: Run) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.scored_runs import ScoredRun
+from eval.uris import UriNormalization
 from retrieval.errors import DataError, StorageError
 
 SCORES_FILE = "scores.jsonl"
@@ -23,22 +25,16 @@ def read_run_directory(path: Path) -> ScoredRun:
     """The run of a directory that `citeqa eval` or a sweep wrote. Raises as `read_score_file`."""
     manifest = _read_manifest(path / "run.json")
     settings = {section: manifest["settings"].get(section) for section in _ANSWERS_DEPEND_ON}
-    return read_score_file(
-        path / SCORES_FILE,
-        name=path.resolve().name,
+    scored = read_score_file(path / SCORES_FILE, name=path.resolve().name)
+    return replace(
+        scored,
         settings={key: value for key, value in dotted(settings) if value is not None},
         dataset=str(manifest["dataset"].get("digest") or ""),
+        uris=_normalization(manifest["settings"]),
     )
 
 
-def read_score_file(
-    path: Path,
-    *,
-    name: str | None = None,
-    source: str | None = None,
-    settings: Mapping[str, Any] | None = None,
-    dataset: str = "",
-) -> ScoredRun:
+def read_score_file(path: Path, *, name: str | None = None, source: str | None = None) -> ScoredRun:
     """The run of one file. A question with an error, or without any metric, is unscored.
 
     Raises:
@@ -57,8 +53,6 @@ def read_score_file(
         values=table.values(),
         tags=table.tags,
         unscored=table.unscored,
-        settings=settings or {},
-        dataset=dataset,
         row=table.row_reader(),
     )
 
@@ -147,7 +141,9 @@ def _parse(line: bytes, place: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as error:
-        raise DataError(f"{place}: not valid JSON: {error}. Score the run again: citeqa eval --rescore") from None
+        raise DataError(
+            f"{place}: not valid JSON: {error}. Score the run again: citeqa eval --rescore"
+        ) from None
     wrong = _what_is_wrong(row)
     if wrong:
         raise DataError(f"{place}: not a scored question: {wrong}. Is this a scores.jsonl of citeqa?")
@@ -164,6 +160,14 @@ def _what_is_wrong(row: Any) -> str:
         if value is not None and not isinstance(value, int | float):
             return f"metrics.{metric} = {value!r}"
     return "" if isinstance(row.get("tags") or {}, dict) else f"tags = {row['tags']!r}"
+
+
+def _normalization(settings: Mapping[str, Any]) -> UriNormalization | None:
+    """As the run was scored; None where the manifest, which another version may have written, does not say."""
+    try:
+        return UriNormalization(**settings["evaluation"]["uris"])
+    except (KeyError, TypeError):
+        return None
 
 
 def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:

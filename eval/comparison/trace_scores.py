@@ -82,7 +82,9 @@ def question_of(trace: Trace) -> tuple[str, str]:
     try:
         question = to_question({"inputs": request, _GOLD: []}, f"trace {trace.info.trace_id}")
     except GroundTruthError:
-        text = request if isinstance(request, str) else json.dumps(request, ensure_ascii=False, sort_keys=True)
+        text = (
+            request if isinstance(request, str) else json.dumps(request, ensure_ascii=False, sort_keys=True)
+        )
         return hashed_id(text), text
     return hashed_id(question.question, question.history), question.question
 
@@ -156,7 +158,11 @@ def _row(trace: Trace) -> dict[str, Any]:
 
 def _gold(assessments: Iterable[Any]) -> list[list[str]]:
     expected = [a.value for a in assessments if isinstance(a, Expectation) and a.name == _GOLD]
-    row = {"inputs": {"question": "(as asked)"}, "expectations": {_GOLD: _parsed(expected[-1])}} if expected else {}
+    row = (
+        {"inputs": {"question": "(as asked)"}, "expectations": {_GOLD: _parsed(expected[-1])}}
+        if expected
+        else {}
+    )
     try:
         gold = to_question(row, "trace").gold if row else ()
     except GroundTruthError:
