@@ -22,6 +22,7 @@ from eval.evidence import RetrieverMapping, RetrieverMappings, retrieved_documen
 from eval.formats.agent_evaluation_set import to_question
 from eval.metrics import Metric, Observation, parse_metrics, score_questions
 from eval.questions import Question
+from eval.records import count_tokens
 from eval.uris import UriNormalization
 from retrieval.errors import ConfigurationError
 
@@ -100,6 +101,8 @@ def _to_observation(
     outputs: Any, trace: Trace | None, mapping: RetrieverMapping | RetrieverMappings | None
 ) -> Observation:
     said = _read_outputs(outputs)
+    spent = (trace.info.cost or {}) if trace else {}
+    counted = (trace.info.token_usage or {}) if trace else {}
     return Observation(
         retrieved=retrieved_documents(trace, mapping=mapping) if trace else (),
         cited_uris=said.get("cited_uris", ()),
@@ -107,6 +110,8 @@ def _to_observation(
         abstained=said.get("abstained", False),
         dropped_markers=said.get("dropped_markers", 0),
         latency_ms=float(trace.info.execution_duration or 0) if trace else 0.0,
+        usd=spent.get("total_cost"),
+        tokens=count_tokens(said.get("usage") or counted),
     )
 
 

@@ -43,6 +43,8 @@ RECORDS = st.builds(
     latency_ms=st.floats(0, 1e9),
     reader=ANY_TEXT,
     usage=st.dictionaries(ANY_TEXT, st.integers(0, 10**9), max_size=2),
+    usd=st.none() | st.floats(0, 1e6),
+    calls=st.none() | st.integers(0, 99),
     trace_id=st.none() | ANY_TEXT,
 )
 

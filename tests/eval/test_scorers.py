@@ -7,6 +7,7 @@ from typing import Any
 import mlflow
 import pytest
 from mlflow.entities import Feedback, SpanType
+from mlflow.tracing.constant import SpanAttributeKey
 
 from eval.metrics import Observation, RetrievedDocument, parse_metrics, score_questions
 from eval.questions import GoldItem, Question
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Starting with pandas version 4.0
 
 METRICS = ["recall@1", "recall@2", "mrr", "ndcg@2", "citation_recall", "token_f1", "abstention_accuracy"]
 
+USAGE = {"input_tokens": 11, "output_tokens": 7, "total_tokens": 18}
 RETRIEVED = {"tides": ["https://docs/moon", "https://docs/sun/"], "wind": ["https://docs/sea"], "soup": []}
 
 
@@ -191,3 +193,22 @@ def test_rows_without_usable_gold_are_errors_not_zeros(expectations: Any) -> Non
 def test_an_unknown_metric_is_an_error_that_names_the_nearest() -> None:
     with pytest.raises(ConfigurationError, match="recall"):
         as_scorers(["recal@5"])
+
+
+def test_cost_and_tokens_are_what_mlflow_counted_in_the_trace(store: Path) -> None:
+    @mlflow.trace(span_type=SpanType.AGENT)
+    def ask() -> str:
+        with mlflow.start_span("model", span_type=SpanType.CHAT_MODEL) as span:
+            span.set_attribute(SpanAttributeKey.CHAT_USAGE, USAGE)
+            span.set_attribute(
+                SpanAttributeKey.LLM_COST, {"input_cost": 0.2, "output_cost": 0.3, "total_cost": 0.5}
+            )
+        return "x"
+
+    with collect_traces() as collector:
+        [trace] = collector.call(ask).traces
+    scorers = as_scorers(["usd", "tokens"])
+    gold = {"expected_retrieved_context": []}
+    found = [scorer(outputs="x", expectations=gold, trace=trace) for scorer in scorers]
+    assert [feedback.value for feedback in found] == [0.5, 18]
+    assert [scorer(outputs="x", expectations=gold) for scorer in scorers] == [None, None]
