@@ -47,7 +47,7 @@ def build_lm(
     if limiter is not None:
         engine = LimitedEngine(engine, limiter, patience_s=settings.rate_limit_wait_s)
     if record_in is not None and settings.cache:
-        engine = RecordedEngine(engine, record_in, address=settings.api_base or "")
+        engine = RecordedEngine(engine, record_in, address=_address(settings))
     return dspy.LM(
         settings.model,
         engine=TeeEngine(engine),
@@ -55,7 +55,7 @@ def build_lm(
         max_tokens=settings.max_tokens,
         num_retries=settings.num_retries,
         cache=settings.cache and record_in is None,
-        callbacks=[CallContext()],
+        callbacks=[CallContext()] if record_in is not None else None,
     )
 
 
@@ -87,6 +87,13 @@ def _engine(settings: LanguageModelSettings) -> Engine:
         _check_provider(str(settings.model))
         engine = LiteLLMEngine(model_type="chat", **selection.clients)
     return engine
+
+
+def _address(settings: LanguageModelSettings) -> str:
+    """Where the model is asked, if not where its provider usually is: the same endpoint elsewhere is another one."""
+    provider = str(settings.model).partition("/")[0].upper()
+    names = (f"{provider}_{what}" for what in ("API_BASE", "BASE_URL", "HOST"))
+    return settings.api_base or next(filter(None, map(os.environ.get, names)), "")
 
 
 def _check_provider(model: str) -> None:

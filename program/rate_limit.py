@@ -32,7 +32,7 @@ _RECOVERY_S = 30.0
 """After it was halved, the rate is where it was in this time, or sooner."""
 _LOWEST_RATE = 1 / 60
 _LONGEST_PAUSE_S = 60.0
-_OVERLOADED = 503
+_OVERLOADED = {503, 529}
 
 
 class StillBusyError(Exception):
@@ -46,7 +46,7 @@ class StillBusyError(Exception):
 class RateLimiter:
     """Decides when a call may begin, for all threads that share it.
 
-    A call that is refused for its rate (429, or 503 with `Retry-After`) pauses every thread for the time that
+    A call that is refused for its rate (429, or 503 or 529 with `Retry-After`) pauses every thread for the time that
     the provider asks for, or 1, 2, 4, … 60 s where it names none, and is tried again. Afterwards calls begin
     one after another at half the rate at which they had succeeded; where none had, no rate is known yet. A refusal
     of a call that had begun before the rate was halved says nothing new, and halves it no further.
@@ -219,7 +219,7 @@ def _begin(engine: Engine, request: Request) -> tuple[list[Any], Any]:
 
 def _is_refusal(error: Refusal) -> bool:
     return isinstance(error, RateLimitError) or (
-        error.status == _OVERLOADED and error.retry_after is not None
+        error.status in _OVERLOADED and error.retry_after is not None
     )
 
 

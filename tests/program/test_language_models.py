@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import dspy
@@ -10,8 +11,10 @@ import pytest
 from dspy.clients.engines.litellm_engine import LiteLLMEngine
 from dspy.clients.engines.lm15_engine import LM15Engine
 
+from program.content_store import ContentStore
 from program.language_models import build_adapter, build_lm
 from program.lm_errors import describe_lm_error, hide_secrets, hide_secrets_in
+from program.rate_limit import RateLimiter
 from program.settings import LanguageModelSettings
 from retrieval.errors import ConfigurationError
 
@@ -114,3 +117,20 @@ def test_an_error_without_words_is_still_a_sentence() -> None:
 
 def test_litellm_is_told_to_use_the_price_list_that_it_ships() -> None:
     assert os.environ["LITELLM_LOCAL_MODEL_COST_MAP"].lower() == "true"
+
+
+def test_a_replayed_call_takes_no_turn_of_a_limit(language_model: Any, tmp_path: Path) -> None:
+    language_model.says("Hello.")
+    settings = LanguageModelSettings(model="openai/test", api_base=language_model.url)
+    slept: list[float] = []
+    limiter = RateLimiter(1, sleep=slept.append)
+    with ContentStore(tmp_path / "calls.db") as store:
+        lm = build_lm(settings, record_in=store, limiter=limiter)
+        assert [lm("Hi")[0] for _ in range(3)] == ["Hello."] * 3
+    assert slept == []
+    assert len(language_model.requests) == 1
+
+
+def test_without_a_record_dspys_cache_is_as_configured() -> None:
+    assert build_lm(LanguageModelSettings(model="openai/test")).cache is True
+    assert build_lm(LanguageModelSettings(model="openai/test", cache=False)).cache is False

@@ -139,8 +139,9 @@ def test_an_answer_makes_the_next_pause_short_again(clock: Clock) -> None:
     assert clock.slept[0] == 1
 
 
-def test_an_overloaded_provider_that_says_when_to_come_again_is_heeded(clock: Clock) -> None:
-    overloaded = ServerError("overloaded", status=503, retry_after=3)
+@pytest.mark.parametrize("status", [503, 529])
+def test_an_overloaded_provider_that_says_when_to_come_again_is_heeded(clock: Clock, status: int) -> None:
+    overloaded = ServerError("overloaded", status=status, retry_after=3)
     assert clock.limiter().call(saying(overloaded, "done"), patience_s=60) == "done"
     assert clock.slept == [3]
 

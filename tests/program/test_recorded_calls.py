@@ -140,6 +140,17 @@ def test_the_same_model_at_another_address_is_another_model(store: ContentStore)
     assert RecordedEngine(there, store, address="http://b").complete(request()).text == "there"
 
 
+def test_an_endpoint_of_the_same_name_in_another_workspace_is_another_model(
+    make_lm: MakeLM, language_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def address(host: str) -> str:
+        monkeypatch.setenv("DATABRICKS_HOST", host)
+        engine = make_lm(model="databricks/ours", api_base=None)._engine_spec._inner
+        return str(engine._address)
+
+    assert address("https://one.example") != address("https://two.example")
+
+
 def test_what_does_not_decide_the_answer_does_not_ask_again(make_lm: MakeLM, language_model: Any) -> None:
     language_model.says("one")
     language_model.says("two")
