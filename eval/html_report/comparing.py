@@ -61,7 +61,10 @@ def compare(pair: PairedDifference, objective: Objective, name: str, other: str,
 def _chance(pair: PairedDifference, *, corrected: bool) -> str:
     if not corrected or pair.p_adjusted == pair.p_value:
         return p_value(pair.p_value)
-    return f"{p_value(pair.p_adjusted)} corrected for all comparisons, {p_value(pair.p_value)} alone"
+    corrected_p, alone = p_value(pair.p_adjusted), p_value(pair.p_value)
+    return f"{corrected_p} corrected for all comparisons" + (
+        "" if alone == corrected_p else f", {alone} alone"
+    )
 
 
 def _questions_needed(pair: PairedDifference, objective: Objective) -> str:

@@ -43,6 +43,7 @@ _TIP = re.compile(r"tip-(\d+)")
 _REFERENCE = re.compile(r"#([\w.-]+)")
 _REFERRED_TO = re.compile(r'(?:href="|url\()#([\w.-]+)')
 _NOT_WELL_FORMED_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+_LEFT_OUT = ("metadata", "style")
 _KEPT = ("stroke-width", "stroke-dasharray", "stroke-dashoffset", "text-anchor", "font-weight", "font-size")
 
 
@@ -135,9 +136,8 @@ class _OnPage:
         tip = _TIP.fullmatch(element.get("id", ""))
         if tip:
             ElementTree.SubElement(made, "title").text = self._texts[int(tip[1])]
-        made.extend(
-            self._convert(child) for child in element if _local(child.tag) not in ("metadata", "style")
-        )
+        # A list: an exception inside a generator would come out of `extend` as another one.
+        made.extend([self._convert(child) for child in element if _local(child.tag) not in _LEFT_OUT])
         return made
 
     def _attributes(self, found: dict[str, str]) -> dict[str, str]:

@@ -22,6 +22,7 @@ _WIDTH, _HEIGHT = 420, 320
 _NAMED_AT_MOST = 9
 _DOT = 9
 _WITHIN = 0.01
+_ALIKE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +97,19 @@ def _column(objective: Objective) -> str:
 
 
 def _finding(points: Sequence[Point], quality: Objective, cost: Objective) -> str:
-    """The best, and the cheapest that comes within a hundredth of it."""
+    """The best, and what comes within a hundredth of it and is clearly cheaper."""
     sign = 1 if quality.minimize else -1
     best = min((point for point in points if point.front), key=lambda point: sign * point.quality)
     near = [point for point in points if abs(point.quality - best.quality) <= _WITHIN * abs(best.quality)]
     cheapest = min(near, key=lambda point: point.cost if cost.minimize else -point.cost)
-    if cheapest.trial == best.trial:
-        found = f"#{best.trial.number} has the best {quality.name}, at {scored(cost.name, best.cost)}"
-        return f"{found}; nothing that costs less comes within 1 % of it."
+    name = f"#{best.trial.number}"
+    if abs(best.cost - cheapest.cost) <= _ALIKE * abs(best.cost):
+        rest = "costs clearly less" if cost.minimize else f"has clearly more {cost.name}"
+        found = f"{name} has the best {quality.name}, at {scored(cost.name, best.cost)}"
+        return f"{found}; nothing within 1 % of it {rest}."
     return (
         f"#{cheapest.trial.number} comes within 1 % of the best {quality.name} at {scored(cost.name, cheapest.cost)} "
-        f"instead of {number(cost.name, best.cost)} (#{best.trial.number})."
+        f"instead of {number(cost.name, best.cost)} ({name})."
     )
 
 

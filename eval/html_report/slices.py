@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from eval.html_report.exhibits import ranked
-from eval.html_report.formatting import direction, number
+from eval.html_report.formatting import count, direction, number
 from eval.sweep.results import Objective, SweepResult, Trial
 
 COLUMNS_AT_MOST = 8
@@ -48,9 +48,15 @@ class HeatMap:
 
 
 def heat_map(result: SweepResult) -> HeatMap | None:
-    """The best configurations and the baseline, slice by slice; None where there are no slices to show."""
-    objective = result.objectives[0]
+    """The best configurations and the baseline, slice by slice; None where there are no slices to show.
+
+    Of the first objective that is known by slice: money is not.
+    """
     trials = ranked(result, COLUMNS_AT_MOST)
+    known = trials[0].summary.overall.intervals if trials else {}
+    objective = next((one for one in result.objectives if one.name in known), None)
+    if objective is None:
+        return None
     if result.baseline in result.ranking and result.baseline not in [trial.number for trial in trials]:
         trials = [*trials[: COLUMNS_AT_MOST - 1], result.trial(result.baseline or 0)]
     means = list(_means(trials, objective.name))
@@ -117,6 +123,5 @@ def _finding(means: Sequence[_Means], first: Trial, objective: Objective) -> str
     if not known:
         return f"#{first.number} has no value in any slice."
     mean, tag, value, n = (max if objective.minimize else min)(known, key=lambda one: one[0] or 0.0)
-    return (
-        f"#{first.number} is weakest where {tag} is {value}: {number(objective.name, mean)} on {n} questions."
-    )
+    where = f"where {tag} is {value}" if tag else "over all questions"
+    return f"#{first.number} is weakest {where}: {number(objective.name, mean)} on {count(n, 'question')}."
