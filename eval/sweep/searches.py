@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import mlflow
 from eval.evidence import retrieved_documents
 from eval.observations import RetrievedDocument
 from eval.traces import TraceCollector
+from program.call_notes import note_calls
 from program.content_store import ContentStore, content_key
 from retrieval.tracing import traced_search
 from retrieval.types import Filters, Passage, Retriever
@@ -25,9 +27,13 @@ _REMEMBERED = 1000
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What was found, best first, with the evidence for it in the same order, at most `depth` of each."""
+    """What was found, best first, with the evidence for it in the same order, at most `depth` of each.
+
+    `took_ms` is how long the retriever itself took when it was asked.
+    """
 
     depth: int
+    took_ms: float
     passages: Sequence[Passage]
     evidence: Sequence[RetrievedDocument]
 
@@ -97,7 +103,12 @@ class RecordedRetriever:
         self._recent = recent or RecentSearches()
 
     def search(self, query: str, k: int, filters: Filters | None = None) -> list[Passage]:
-        """As the retriever that is recorded; raises what it raises, and keeps nothing of it then."""
+        """As the retriever that is recorded; raises what it raises, and keeps nothing of it then.
+
+        Whoever notes calls (`program.call_notes`) is told to count what the search took when it was made, in place
+        of what it takes to make and record it, or to find it: else the first configuration would be the slowest.
+        """
+        started = time.perf_counter()
         key = content_key(self._identity, query, dict(filters or {}))
         search = self._recent.get(key) or self._kept(key)
         if search is None or not search.covers(k):
@@ -106,25 +117,44 @@ class RecordedRetriever:
         self._recent.put(key, search)
         if (noted := _made.get()) is not None:
             noted.extend(search.evidence[:k])
+        elapsed_ms = 1000 * (time.perf_counter() - started)
+        note_calls(waited_ms=elapsed_ms, replayed_ms=search.took_ms)
         return list(search.passages[:k])
 
     def _make(self, query: str, depth: int, filters: Filters | None) -> Search:
+        timed = _Timed(self._retriever)
+
         def traced() -> list[Passage]:
             with mlflow.tracing.context(enabled=True):
-                return traced_search(self._retriever, query, depth, filters)
+                return traced_search(timed, query, depth, filters)
 
         call = self._collector.call(traced)
         passages = call.value()
-        return Search(depth, passages, retrieved_documents(*call.traces))
+        return Search(depth, timed.took_ms, passages, retrieved_documents(*call.traces))
 
     def _kept(self, key: str) -> Search | None:
         value = self._store.get(_KIND, key)
         return None if value is None else _from_json(value)
 
 
+class _Timed:
+    """A retriever that is asked once, and remembers how long it took."""
+
+    def __init__(self, retriever: Retriever) -> None:
+        self._retriever = retriever
+        self.took_ms = 0.0
+
+    def search(self, query: str, k: int, filters: Filters | None = None) -> list[Passage]:
+        started = time.perf_counter()
+        passages = self._retriever.search(query, k, filters)
+        self.took_ms = round(1000 * (time.perf_counter() - started), 3)
+        return passages
+
+
 def _to_json(search: Search) -> dict[str, Any]:
     return {
         "depth": search.depth,
+        "took_ms": search.took_ms,
         "passages": [asdict(passage) for passage in search.passages],
         "evidence": [[e.doc_uri, e.chunk_id, e.score] for e in search.evidence],
     }
@@ -133,6 +163,7 @@ def _to_json(search: Search) -> dict[str, Any]:
 def _from_json(value: Mapping[str, Any]) -> Search:
     return Search(
         value["depth"],
+        value["took_ms"],
         [Passage(**{**passage, "headings": tuple(passage["headings"])}) for passage in value["passages"]],
         [RetrievedDocument(*row) for row in value["evidence"]],
     )
