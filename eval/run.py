@@ -165,7 +165,12 @@ def score_row(question: Question, result: RunResult) -> dict[str, Any]:
         "id": question.id,
         "question": question.question,
         "tags": dict(question.tags),
-        "gold": [[item.doc_uri for item in alternatives] for alternatives in question.gold],
+        "gold": [
+            # Grade 0 was judged not to be relevant: no reader of the row should take it for gold.
+            [item.doc_uri for item in alternatives]
+            for alternatives in question.gold
+            if alternatives[0].grade > 0
+        ],
         "error": record.error if record else "not answered",
         "metrics": dict(result.scores.get(question.id, {})),
     }

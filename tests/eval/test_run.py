@@ -20,7 +20,7 @@ from eval.ground_truth import GroundTruth
 from eval.metrics import default_metrics
 from eval.questions import GoldItem, Question
 from eval.records import AnswerRecord, RunDirectory
-from eval.run import TRIED_FIRST, RunPlan, RunResult, answer_run, score_run
+from eval.run import TRIED_FIRST, RunPlan, RunResult, answer_run, score_row, score_run
 from program.agent import CiteqaAgent
 from program.settings import Settings
 from retrieval.errors import LanguageModelError, RunStoppedError, StorageError
@@ -313,6 +313,16 @@ def test_the_row_of_a_question_holds_its_evidence(plan: RunPlan, run: RunDirecto
     assert {found["doc_uri"] for found in row["retrieved"]} >= {"https://library.example/iron"}
     assert row["metrics"]["recall@3"] == 1.0
     assert json.loads(run.summary_file.read_text())["overall"]["scored"] == 12
+
+
+def test_a_document_that_was_judged_not_to_be_relevant_is_no_gold_of_the_row(
+    plan: RunPlan, run: RunDirectory
+) -> None:
+    judged = Question(
+        "q", "What melts?", ((GoldItem("https://a.example", grade=0),), (GoldItem("https://b.example"),))
+    )
+    row = score_row(judged, score(plan, run))
+    assert row["gold"] == [["https://b.example"]]
 
 
 # Stores that refuse
