@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import mlflow
@@ -30,6 +31,20 @@ from retrieval.tracing import in_current_trace
 _ITEM_ID = "msg"
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a question.
+
+    Attributes:
+        is_steady: another time would not end otherwise: it did not fail, and nobody else had to answer.
+        is_paid: a language model was asked now, and not all of its calls were replayed.
+    """
+
+    record: AnswerRecord
+    is_steady: bool
+    is_paid: bool
+
+
 class StagedAgent:
     """The agent that the settings describe, its searches and language-model calls recorded.
 
@@ -44,13 +59,13 @@ class StagedAgent:
         self, settings: Settings, store: ContentStore, depth: int, recent: RecentSearches | None = None
     ) -> None:
         """`depth`: how many passages each search is made for, whatever k is. `recent` is shared between agents."""
-        self._resources = ExitStack()
-        collector = self._resources.enter_context(collect_traces())
         index = LocalIndex.open(settings.retrieval.index)
         program = build_program(settings, index, record_in=store, limit_rate=True)
         if "default" in settings.program.states:
             load_state(program, settings.program.states["default"])
         identity = _search_identity(settings, index)
+        self._resources = ExitStack()
+        collector = self._resources.enter_context(collect_traces())
         program.retriever = RecordedRetriever(index, identity, store, collector, depth, recent)
         self._agent = CitingAgent(program.respond)
         # Without a language model nothing is waited for, and threads would only wait for one another.
@@ -62,8 +77,8 @@ class StagedAgent:
     def __exit__(self, *error: Any) -> None:
         self._resources.close()
 
-    def answer(self, question: Question) -> tuple[AnswerRecord, bool]:
-        """What became of a question, and whether another time could end otherwise (it failed, or fell back)."""
+    def answer(self, question: Question) -> Outcome:
+        """What became of a question; one that fails says why, and raises nothing."""
         started = time.perf_counter()
         try:
             with (
@@ -73,9 +88,9 @@ class StagedAgent:
             ):
                 cited = self._agent.respond(to_request(question))
         except CiteqaError as error:
-            return AnswerRecord(id=question.id, error=str(error)), True
+            return Outcome(AnswerRecord(id=question.id, error=str(error)), False, False)
         except Exception as error:  # noqa: BLE001 - whatever the program raised: the reason of this question
-            return AnswerRecord(id=question.id, error=repr(error)), True
+            return Outcome(AnswerRecord(id=question.id, error=repr(error)), False, False)
         latency_ms = round(noted.would_take_ms(1000 * (time.perf_counter() - started)), 3)
         retrieved = tuple(
             Retrieved(doc_uri=e.doc_uri, chunk_id=e.chunk_id, score=e.score) for e in dict.fromkeys(evidence)
@@ -83,15 +98,24 @@ class StagedAgent:
         said = read_response(render_response(cited, _ITEM_ID))
         calls = noted.calls or None
         record = AnswerRecord(id=question.id, latency_ms=latency_ms, retrieved=retrieved, calls=calls, **said)
-        return record, bool(cited.fallback_reason)
+        return Outcome(record, not cited.fallback_reason, noted.calls > noted.replayed)
 
-    def answer_all(self, questions: Sequence[Question]) -> Iterator[tuple[AnswerRecord, bool]]:
-        """Each question's outcome as it becomes known."""
+    def answer_all(
+        self, questions: Sequence[Question], before_asking: Callable[[], None] = lambda: None
+    ) -> Iterator[Outcome]:
+        """Each question's outcome as it becomes known.
+
+        `before_asking` is called before each; what it raises is raised here, after the outcomes of the questions
+        that are under way then.
+        """
+
+        def ask(question: Question) -> Outcome:
+            before_asking()
+            return self.answer(question)
+
         if self._threads == 1:
-            return map(self.answer, questions)
-        return map_in_threads(
-            in_current_trace(self.answer), questions, threads=self._threads, name="citeqa-sweep"
-        )
+            return map(ask, questions)
+        return map_in_threads(in_current_trace(ask), questions, threads=self._threads, name="citeqa-sweep")
 
 
 def _search_identity(settings: Settings, index: LocalIndex) -> Mapping[str, Any]:

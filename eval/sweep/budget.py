@@ -10,6 +10,7 @@ from pathlib import Path
 from eval.records import write_json
 from eval.sweep.results import NOTHING, Spending, add
 from eval.sweep.specification import Budget
+from retrieval.errors import RunStoppedError
 
 
 class BudgetSpentError(Exception):
@@ -36,8 +37,23 @@ class BudgetKeeper:
             write_json(self._file, asdict(self.spent))
 
     def check(self) -> None:
-        """Raise BudgetSpentError where something is spent."""
+        """Called before a question is asked.
+
+        Raises:
+            BudgetSpentError: if something is spent.
+            RunStoppedError: if what is limited cannot be counted, and so would never be spent.
+        """
         tokens = self.spent.input_tokens + self.spent.output_tokens
+        if self._budget.usd is not None and self.spent.usd is None:
+            raise RunStoppedError(
+                f"Stopped: what the answers cost is not known, so budget.usd = {self._budget.usd} cannot be kept. "
+                "State language_model.price in the settings, or limit tokens or minutes instead."
+            )
+        if self._budget.tokens is not None and self.spent.calls and not tokens:
+            raise RunStoppedError(
+                f"Stopped: the language model counts no tokens, so budget.tokens = {self._budget.tokens} cannot be "
+                "kept. Limit minutes instead."
+            )
         minutes = (time.monotonic() - self._begun) / 60
         if self._budget.usd is not None and (self.spent.usd or 0) >= self._budget.usd:
             raise BudgetSpentError(f"the budget of {self._budget.usd} USD is spent")

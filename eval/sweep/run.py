@@ -96,12 +96,12 @@ class _Sweep:
         options: SweepOptions,
     ) -> None:
         self._specification = specification
-        self._plan = plan
         self._reported_on = reported_on
         self._options = options
         self._baseline = baseline_of(specification, plan.space)
         self._configurations = count_configurations(specification, plan.space)
         self._budget = BudgetKeeper(specification.budget, plan.directory)
+        self._plan = replace(plan, before_asking=self._budget.check)
         self._scored: list[ScoredTrial] = []
         self._stopped_early = ""
 
@@ -125,7 +125,6 @@ class _Sweep:
             pruner_of(self._specification, self._plan),
         )
         for suggestion in study:
-            self._budget.check()
             scored = self._evaluate(suggestion)
             self._scored.append(scored)
             study.tell(suggestion, _told(scored.trial))
@@ -146,7 +145,6 @@ class _Sweep:
             self._options.on_progress(
                 SweepProgress(number, self._configurations, progress.answered, questions, self._budget.spent)
             )
-            self._budget.check()
 
         return show
 

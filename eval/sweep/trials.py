@@ -48,7 +48,10 @@ class ScoredTrial:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A trial under way: of its questions so many are answered; what the last answer cost, if it was asked now."""
+    """A trial under way: of its questions so many are answered; what the last answer cost, if it was asked now.
+
+    What was replayed from calls that another configuration made costs nothing now.
+    """
 
     answered: int
     spent: Spending = NOTHING
@@ -59,7 +62,8 @@ class TrialPlan:
     """What all trials share.
 
     `digest` is the ground truth's, which takes a while to compute. `order` is the order of asking, in which
-    racing looks at the questions; `depth` the largest k of all.
+    racing looks at the questions; `depth` the largest k of all. `before_asking` is called before each question that
+    has to be asked; what it raises ends the trial.
     """
 
     space: Space
@@ -74,6 +78,7 @@ class TrialPlan:
     looks: Sequence[int] = ()
     retry_errors: bool = False
     on_progress: Callable[[Progress], None] = field(default=lambda _: None)
+    before_asking: Callable[[], None] = field(default=lambda: None)
 
     @property
     def normalization(self) -> UriNormalization:
@@ -162,13 +167,13 @@ class _TrialRun:
 
     def _answer(self, asking: _Asking, questions: Sequence[Question]) -> None:
         answered = {}
-        for unpriced, is_new in asking.outcomes(questions):
+        for unpriced, is_paid in asking.outcomes(questions):
             record = _priced(unpriced, asking.settings)
             self._records[record.id] = answered[record.id] = record
             if record.error is not None:
                 self._failures[record.id] = record
                 self._check_failures(record.error)
-            spent = spending_of(record) if is_new else NOTHING
+            spent = spending_of(record) if is_paid else NOTHING
             self._plan.on_progress(Progress(len(self._records), spent))
         observations = {id_: record.observation() for id_, record in answered.items()}
         self._scores |= score_questions(questions, observations, self._plan.metrics, self._plan.normalization)
@@ -247,7 +252,7 @@ class _Asking:
         self._resources.close()
 
     def outcomes(self, questions: Sequence[Question]) -> Iterator[tuple[AnswerRecord, bool]]:
-        """Each question's record, with whether it was asked now. Answers are kept as they come."""
+        """Each question's record, with whether it costs anything now. Answers are kept as they come."""
         kept = {question.id: self._kept(question) for question in questions}
         yield from ((record, False) for record in kept.values() if record is not None)
         todo = {question.id: question for question in questions if kept[question.id] is None}
@@ -255,10 +260,10 @@ class _Asking:
             return
         agent = self._started_agent()
         with _Keeping(self._plan.stages.store) as keeping:
-            for record, is_unsteady in agent.answer_all(list(todo.values())):
-                if not is_unsteady:
-                    keeping.keep(self._key(todo[record.id]), _to_json(record))
-                yield record, True
+            for outcome in agent.answer_all(list(todo.values()), self._plan.before_asking):
+                if outcome.is_steady:
+                    keeping.keep(self._key(todo[outcome.record.id]), _to_json(outcome.record))
+                yield outcome.record, outcome.is_paid
 
     def keep_failures(self, records: Iterable[AnswerRecord]) -> None:
         """Have failures stand, so that they are not asked again but with `retry_errors`."""
