@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from eval.comparison.comparison import Comparison, improvement
 from eval.comparison.pairing import pair_values
 from eval.metric_names import is_lower_better
 from eval.paired import FEWEST, PERMUTATIONS, PairedDifference, paired_values
 from eval.sign_flips import sign_flip_p_values
-from eval.stats import RESAMPLES, bootstrap_mean
+from eval.stats import RESAMPLES, bootstrap_means
 from eval.text_table import number
 from retrieval.errors import ConfigurationError, DataError
 
@@ -165,17 +168,27 @@ def _check_arguments(margins: Mapping[str, float], confidence: float, require_po
         )
 
 
+def bound_gain(
+    gains: NDArray[np.float64], margin: float, confidence: float, seed: int = 0
+) -> tuple[float, float, float]:
+    """One-sided lower and upper confidence bounds of the mean gain, and the p-value for a fall within the margin.
+
+    The p-value is 1 where the mean does not lie below minus the margin. `gains` has at least one value.
+    """
+    interval = bootstrap_means(gains[:, None], confidence=2 * confidence - 1, resamples=RESAMPLES, seed=seed)[
+        0
+    ]
+    if gains.mean() >= -margin:
+        return interval.low, interval.high, 1.0
+    (two_sided,) = sign_flip_p_values(gains[:, None] + margin, resamples=PERMUTATIONS, seed=seed)
+    return interval.low, interval.high, two_sided / 2
+
+
 def _check(comparison: Comparison, metric: str, margin: float, confidence: float, seed: int) -> Check:
     difference = comparison.differences[metric]
     pair = pair_values(comparison.a, comparison.b, comparison.pairing, metric)
     gains = paired_values(pair) * (-1.0 if is_lower_better(metric) else 1.0)
-    interval = bootstrap_mean(gains.tolist(), confidence=2 * confidence - 1, resamples=RESAMPLES, seed=seed)
-    # There is a difference, and so there are values.
-    low, high = (interval.low, interval.high) if interval else (0.0, 0.0)
-    p_value = 1.0
-    if gains.mean() < -margin:
-        (two_sided,) = sign_flip_p_values(gains[:, None] + margin, resamples=PERMUTATIONS, seed=seed)
-        p_value = two_sided / 2
+    low, high, p_value = bound_gain(gains, margin, confidence, seed)
     fell = high < -margin and p_value <= 1 - confidence
     few = difference.wins + difference.losses < FEWEST
     detectable = _LEAST_SEEN / difference.n if few else difference.detectable
