@@ -52,9 +52,13 @@ class ContentStore:
             )
             # A log beside the file instead of a rollback journal: readers and the one writer do not wait for
             # each other, and a commit costs no sync, which protects from a power cut and not from a kill.
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = NORMAL")
-            self._connection.execute(_SCHEMA)
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                self._connection.execute("PRAGMA synchronous = NORMAL")
+                self._connection.execute(_SCHEMA)
+            except sqlite3.Error:
+                self._connection.close()
+                raise
 
     def __enter__(self) -> ContentStore:
         return self

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 _FILE = "mlflow.json"
 _PARENT = "mlflow.parentRunId"
 _LONGEST_PARAMETER = 6000
+_LOCAL_STORE = "sqlite:///"
 
 
 def log_sweep(result: SweepResult, tracking: TrackingSettings) -> str:
@@ -35,7 +38,7 @@ def log_sweep(result: SweepResult, tracking: TrackingSettings) -> str:
     """
     known = _read(result.path / _FILE)
     state = _state(result)
-    if known.get("uri") == tracking.uri and known.get("state") == state:
+    if known.get("uri") == tracking.uri and known.get("state") == state and _is_there(known, tracking.uri):
         return str(known["parent"])
 
     import mlflow
@@ -46,11 +49,11 @@ def log_sweep(result: SweepResult, tracking: TrackingSettings) -> str:
     with tracking_errors(tracking.uri):
         client = mlflow.MlflowClient()
         logging = _Logging(client, experiment, result, known if known.get("uri") == tracking.uri else {})
-        parent, children = logging.log()
-    write_json(
-        result.path / _FILE, {"uri": tracking.uri, "parent": parent, "children": children, "state": state}
-    )
-    return parent
+        for logged in logging.log():
+            # At once, so that whatever ends this leaves no run that nobody knows of.
+            write_json(result.path / _FILE, {"uri": tracking.uri, **logged})
+    write_json(result.path / _FILE, {"uri": tracking.uri, **logged, "state": state})
+    return str(logged["parent"])
 
 
 class _Logging:
@@ -65,14 +68,17 @@ class _Logging:
         if self._parent is None:
             self._children = {}
 
-    def log(self) -> tuple[str, dict[str, str]]:
+    def log(self) -> Iterator[dict[str, Any]]:
+        """Log all, and say after each new run which there are."""
         parent = self._parent or self._create(self._result.name, {"citeqa.sweep": str(self._result.path)})
-        children = {}
+        children = self._children
+        yield {"parent": parent, "children": children}
         for trial in self._result.trials:
             key = _trial_key(trial)
-            children[key] = self._children.get(key) or self._log_trial(trial, parent)
+            if key not in children:
+                children[key] = self._log_trial(trial, parent)
+                yield {"parent": parent, "children": children}
         self._log_verdict(parent)
-        return parent, children
 
     def _log_trial(self, trial: Trial, parent: str) -> str:
         tags = {_PARENT: parent, "citeqa.state": trial.state, "citeqa.trial": str(trial.number)}
@@ -131,7 +137,21 @@ class _Logging:
             found = self._client.get_run(run_id).info
         except MlflowException:
             return None
-        return run_id if found.experiment_id == self._experiment else None
+        is_ours = found.experiment_id == self._experiment and found.lifecycle_stage == "active"
+        return run_id if is_ours else None
+
+
+def _is_there(known: Mapping[str, Any], uri: str) -> bool:
+    """Whether a local store still has the parent run, which takes MLflow seconds to say; of others, that it has."""
+    if not uri.startswith(_LOCAL_STORE):
+        return True
+    file = Path(uri.removeprefix(_LOCAL_STORE))
+    query = "SELECT 1 FROM runs WHERE run_uuid = ? AND lifecycle_stage = 'active'"
+    try:
+        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as store:
+            return store.execute(query, (known["parent"],)).fetchone() is not None
+    except (sqlite3.Error, KeyError):
+        return False
 
 
 def _metrics(trial: Trial) -> Iterator[tuple[str, float]]:

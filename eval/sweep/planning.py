@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from eval.ground_truth import GroundTruth
 from eval.metrics import Metric, default_metrics, parse_metrics
 from eval.sweep.questions import order_of_asking
-from eval.sweep.space import NO_PART_OF_AN_ANSWER, Parameters, Space, values_of
+from eval.sweep.space import NO_PART_OF_AN_ANSWER, Parameters, Space, rounded, values_of
 from eval.sweep.specification import Range, SweepSpecification, objectives_of
 from eval.sweep.stages import Stages
 from eval.sweep.trials import TrialPlan
@@ -48,7 +48,8 @@ def plan_trials(
 
 def baseline_of(specification: SweepSpecification, space: Space) -> Parameters:
     """The configuration that others are compared with: as configured, but for what `baseline` says."""
-    return {**space.current(), **specification.baseline}
+    stated = {**space.current(), **specification.baseline}
+    return {name: _as_factor_has_it(space.factors[name], value) for name, value in stated.items()}
 
 
 def pruner_of(specification: SweepSpecification, plan: TrialPlan) -> optuna.pruners.BasePruner | None:
@@ -109,6 +110,13 @@ def shown_values(values: Sequence[Any] | Range) -> list[Any]:
     return list(values_of(values) or ())
 
 
+def _as_factor_has_it(values: Sequence[Any] | Range, value: Any) -> Any:
+    # A setting has 0.0 where the file says 0: one configuration, which must not be tried twice.
+    if isinstance(values, Range) and isinstance(value, float):
+        value = rounded(value)
+    return next((own for own in values_of(values) or () if own == value), value)
+
+
 def _looks(specification: SweepSpecification, questions: int) -> Sequence[int]:
     if specification.racing is None:
         return ()
@@ -131,5 +139,5 @@ def _metrics(specification: SweepSpecification, space: Space, ground_truth: Grou
 def _depth(space: Space, baseline: Parameters) -> int:
     """The largest k of any configuration."""
     values = space.factors.get("retrieval.k", [space.base.retrieval.k])
-    steps = [int(values.high)] if isinstance(values, Range) else list(values)
-    return max(*steps, int(baseline.get("retrieval.k", 1)), 1)
+    steps = [values.high] if isinstance(values, Range) else values
+    return max(int(k) for k in (*steps, baseline.get("retrieval.k", 1)))

@@ -25,7 +25,7 @@ def rank(trials: Sequence[Trial], objectives: Sequence[Objective]) -> tuple[list
     complete = [trial for trial in trials if trial.state == "complete"]
     losses = {trial.number: _losses(trial, objectives) for trial in complete}
     cost = {trial.number: _cost(trial) for trial in complete}
-    order = sorted(losses, key=lambda number: (losses[number][0], cost[number], number))
+    order = sorted(losses, key=lambda n: (math.inf in losses[n], losses[n][0], cost[n], n))
     if len(objectives) == 1:
         return order, order[:1]
     front = [n for n in order if math.inf not in losses[n] and not _is_dominated(losses[n], losses.values())]

@@ -53,7 +53,7 @@ class Space:
             lists.append(steps)
         return (dict(zip(self.factors, combination, strict=True)) for combination in product(*lists))
 
-    def settings(self, parameters: Parameters) -> Settings:
+    def settings(self, parameters: Parameters, stated_in: str = "factors") -> Settings:
         """The whole configuration.
 
         Raises:
@@ -62,7 +62,7 @@ class Space:
         values = self.base.model_dump(exclude_unset=True)
         for name, value in parameters.items():
             _assign(values, name.split("."), value)
-        return validate_settings([(f"{self.place}: factors", values)])
+        return validate_settings([(f"{self.place}: {stated_in}", values)])
 
     def current(self) -> dict[str, Any]:
         """The factors as `base` has them."""
@@ -83,7 +83,7 @@ class Space:
         if problem := _unknown_setting(name):
             yield f"{self.place}: factors.{name}: {problem}"
             return
-        for value in values_of(self.factors[name]) or _ends(self.factors[name]):
+        for value in _tried_alone(self.factors[name]):
             try:
                 self.settings({name: value})
             except ConfigurationError as error:
@@ -105,6 +105,7 @@ def build_space(specification: SweepSpecification, place: str) -> Space:
                 f"{place}: baseline.{name} is no factor. {did_you_mean(name, space.factors)}"
                 f"Factors are: {', '.join(space.factors)}. What all share belongs in `set`."
             )
+    space.settings(specification.baseline, stated_in="baseline")
     return space
 
 
@@ -117,7 +118,7 @@ def values_of(values: Sequence[Any] | Range) -> Sequence[Any] | None:
     if values.step is None:
         return None
     count = math.floor((values.high - values.low) / values.step + 1e-9) + 1
-    return [_rounded(values.low + n * values.step) for n in range(count)]
+    return [rounded(values.low + n * values.step) for n in range(count)]
 
 
 def label(value: Any) -> str:
@@ -125,19 +126,25 @@ def label(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
-def _ends(values: Sequence[Any] | Range) -> Sequence[Any]:
-    return [values.low, values.high] if isinstance(values, Range) else values
+def _tried_alone(values: Sequence[Any] | Range) -> Sequence[Any]:
+    """Of a range, which may be of millions, its ends and one between: they show the size and the kind of all."""
+    if not isinstance(values, Range):
+        return values
+    steps = values_of(values)
+    return [values.low, values.high] if steps is None else list(dict.fromkeys([*steps[:2], steps[-1]]))
 
 
-def _rounded(value: float) -> int | float:
-    # 0.1 + 2 * 0.1 is 0.30000000000000004.
+def rounded(value: float) -> int | float:
+    """A number as a sweep file would have it: 0.3 for 0.30000000000000004, 4 for 4.0."""
     value = round(value, 10)
     return int(value) if value == int(value) and abs(value) < 1e15 else value
 
 
 def _assign(values: dict[str, Any], keys: Sequence[str], value: Any) -> None:
     for key in keys[:-1]:
-        values = values.setdefault(key, {})
+        if not isinstance(values.get(key), dict):
+            values[key] = {}
+        values = values[key]
     if value is None and keys[0] == "program":
         # A name without a compiled program: the program as it is written.
         values.pop(keys[-1], None)

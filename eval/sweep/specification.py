@@ -14,6 +14,7 @@ report_on: test                       # or hold out a share of select_on: {holdo
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -101,9 +102,19 @@ class SweepSpecification(_Part):
         for name, values in factors.items():
             if values == []:
                 raise ValueError(f"{name} has no value, so the grid is empty")
+            _refuse_what_json_has_not(
+                name, [values.low, values.high] if isinstance(values, Range) else values
+            )
             if isinstance(values, list) and any(value in values[:n] for n, value in enumerate(values)):
                 raise ValueError(f"{name} names a value twice: {values}")
         return factors
+
+    @field_validator("set", "baseline")
+    @classmethod
+    def _json_values(cls, values: dict[str, Any]) -> dict[str, Any]:
+        for name, value in values.items():
+            _refuse_what_json_has_not(name, value)
+        return values
 
     @model_validator(mode="after")
     def _consistent(self) -> SweepSpecification:
@@ -176,7 +187,21 @@ def _parse_objective(name: str, place: str) -> Objective:
         metric = parse_metric(name)
     except ConfigurationError as error:
         raise ConfigurationError(f"{place}: objectives: {error}") from None
+    if metric.is_judged:
+        raise ConfigurationError(
+            f"{place}: objectives: {name!r} is a language model's verdict, for which a sweep asks none. "
+            "Judge the winner: citeqa eval --config <the sweep's winner.yaml>."
+        )
     return Objective(metric.name, minimize=is_lower_better(metric.name))
+
+
+def _refuse_what_json_has_not(name: str, value: Any) -> None:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name}: {value!r} is no value of a setting ({error}). YAML reads 2024-01-01 as a date: write it in quotes"
+        ) from None
 
 
 def _describe(error: dict[str, Any], place: str) -> str:

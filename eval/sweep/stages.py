@@ -14,11 +14,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock
+
 from eval.run_identity import code_hash, run_identity
 from program.content_store import ContentStore, content_key
 from program.settings import Settings, chunking_settings
 from retrieval.errors import IndexMissingError, IndexUnusableError
-from retrieval.generations import read_manifest
+from retrieval.generations import check_files, read_manifest, storage_errors
 
 if TYPE_CHECKING:
     from eval.sweep.searches import RecentSearches
@@ -76,8 +78,11 @@ class Stages:
         )
         path = self.directory / "indexes" / key
         if not _is_index(path):
-            on_build()
-            _build_index(settings, path)
+            # Whoever comes second waits, and finds it made.
+            with storage_errors(path), _alone(path):
+                if not _is_index(path):
+                    on_build()
+                    _build_index(settings, path)
         retrieval = settings.retrieval.model_copy(update={"index": str(path)})
         return settings.model_copy(update={"retrieval": retrieval})
 
@@ -106,10 +111,15 @@ def _file_states(path: Path) -> Iterable[tuple[str, int, int]]:
 
 def _is_index(path: Path) -> bool:
     try:
-        read_manifest(path)
+        check_files(path, read_manifest(path))
     except (IndexMissingError, IndexUnusableError):
         return False
     return True
+
+
+def _alone(path: Path) -> FileLock:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path.with_name(f"{path.name}.lock"))
 
 
 def _build_index(settings: Settings, path: Path) -> None:
@@ -118,5 +128,4 @@ def _build_index(settings: Settings, path: Path) -> None:
 
     source = settings.corpus
     documents = read_documents(source.path, base_url=source.base_url, layout=source.layout)
-    path.parent.mkdir(parents=True, exist_ok=True)
     LocalIndex.build(path, documents, chunking=chunking_settings(settings))

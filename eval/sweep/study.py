@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from eval.questions import Question
 from eval.sweep.results import Objective
-from eval.sweep.space import Parameters, Space, label, values_of
+from eval.sweep.space import Parameters, Space, label, rounded, values_of
 from eval.sweep.specification import Range, Search
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class Study:
 
     def _decode(self, params: Mapping[str, Any]) -> Parameters:
         return {
-            name: self._choices[name][value] if name in self._choices else _number(value)
+            name: self._choices[name][value] if name in self._choices else rounded(value)
             for name, value in params.items()
         }
 
@@ -171,11 +171,6 @@ def _sampler(search: Search) -> optuna.samplers.BaseSampler:
             return TPESampler(seed=search.seed)
         case _:
             return RandomSampler(seed=search.seed)
-
-
-def _number(value: Any) -> Any:
-    # Steps add up to 0.30000000000000004.
-    return round(value, 10) if isinstance(value, float) else value
 
 
 def _key(parameters: Parameters) -> str:

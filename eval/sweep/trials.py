@@ -131,6 +131,7 @@ class _TrialRun:
             [metric.name for metric in self._plan.metrics],
             asdict(self._plan.normalization),
             settings.language_model.model_dump(include={"price"}),
+            settings.evaluation.slices,
             scoring_hash(),
         )
         if (kept := self._kept(key)) is not None:
@@ -143,6 +144,7 @@ class _TrialRun:
                     and len(self._records) in self._plan.looks
                     and race(len(self._records), self._values())
                 ):
+                    asking.keep_failures(self._failures.values())
                     return self._finish(settings, "stopped", f"after {len(self._records)} questions")
             asking.keep_failures(self._failures.values())
         return self._finish(settings, "complete", "", key)
@@ -190,12 +192,16 @@ class _TrialRun:
         return _values_of(self._scores, self._plan.objectives[0].name)
 
     def _finish(self, settings: Settings, state: State, reason: str, key: str = "") -> ScoredTrial:
+        from eval.records import disk_refusals, write_json
         from eval.sweep.trial_files import write_trial
 
         questions = [q for q in self._plan.ground_truth.questions if q.id in self._records]
         summary = aggregate(self._scores, questions, by=settings.evaluation.slices)
         spending = total(spending_of(record) for record in self._records.values())
         trial = self._trial(state, reason, summary, spending)
+        # Gone while its files are replaced, so that whatever interrupts leaves nothing that passes for finished.
+        with disk_refusals(self._path):
+            (self._path / _TRIAL_FILE).unlink(missing_ok=True)
         write_trial(
             self._path,
             self._plan.ground_truth,
@@ -208,7 +214,7 @@ class _TrialRun:
         )
         if key:
             body = {"key": key, "spending": asdict(spending), "failed": len(self._failures)}
-            (self._path / _TRIAL_FILE).write_text(json.dumps(body), encoding="utf-8")
+            write_json(self._path / _TRIAL_FILE, body)
         return ScoredTrial(trial, self._values())
 
     def _kept(self, key: str) -> ScoredTrial | None:
