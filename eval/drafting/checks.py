@@ -12,7 +12,7 @@ from retrieval.analysis import CJK_RUN
 COPIED_SHARE = 0.7
 """A question that shares a longer run of characters with its passage tests nothing but string search."""
 
-ALIKE = 0.7
+ALIKE = 0.65
 """Questions whose character trigrams overlap so far (Jaccard) are one question."""
 
 _SHORTEST_QUOTE = 10
