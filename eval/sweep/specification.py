@@ -15,12 +15,21 @@ report_on: test                       # or hold out a share of select_on: {holdo
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from eval.metric_names import is_lower_better, parse_metric
 from eval.sweep.results import Objective
@@ -54,6 +63,19 @@ class Range(_Part):
         return isinstance(self.low, int) and isinstance(self.high, int) and self.step in (None, 1)
 
 
+_VALUES, _RANGE = "(values)", "(range)"
+
+
+def _kind_of_factor(value: Any) -> str:
+    return _RANGE if isinstance(value, Mapping | Range) else _VALUES
+
+
+# By a discriminator, since a mistake in a plain union is reported once for each of its members.
+Factor: TypeAlias = Annotated[
+    Annotated[list[Any], Tag(_VALUES)] | Annotated[Range, Tag(_RANGE)], Discriminator(_kind_of_factor)
+]
+
+
 class Search(_Part):
     """Which configurations are tried: all of a grid, or `trials` that Optuna's sampler suggests."""
 
@@ -83,7 +105,7 @@ class SweepSpecification(_Part):
     name: str = Field("sweep", pattern=r"^[\w.-]+$")
     config: str | None = None
     set: dict[str, Any] = Field(default_factory=dict)
-    factors: dict[str, list[Any] | Range] = Field(min_length=1)
+    factors: dict[str, Factor] = Field(min_length=1)
     search: Search = Search()
     objectives: tuple[str, ...] = Field(("fact_recall",), min_length=1)
     select_on: str | None = "dev"
@@ -171,7 +193,8 @@ def parse_specification(raw: Mapping[str, Any], place: str) -> SweepSpecificatio
     try:
         specification = SweepSpecification.model_validate(dict(raw))
     except ValidationError as error:
-        raise ConfigurationError("\n".join(_describe(dict(e), place) for e in error.errors())) from None
+        mistakes = {_location(dict(e)): _describe(dict(e), place) for e in error.errors()}
+        raise ConfigurationError("\n".join(mistakes.values())) from None
     for name in specification.objectives:
         _parse_objective(name, place)
     return specification
@@ -204,9 +227,13 @@ def _refuse_what_json_has_not(name: str, value: Any) -> None:
         ) from None
 
 
+def _location(error: Mapping[str, Any]) -> tuple[str, ...]:
+    """Where the mistake is, without the members of unions that pydantic tried there."""
+    return tuple(str(part) for part in error["loc"] if part not in (_VALUES, _RANGE, "int", "float"))
+
+
 def _describe(error: dict[str, Any], place: str) -> str:
-    # A list or a range: what pydantic says of both is noise but for the last.
-    location = [str(part) for part in error["loc"] if part not in ("list[any]", "Range")]
+    location = _location(error)
     key = ".".join(location)
     if error["type"] == "extra_forbidden":
         known = _known_keys(location)
@@ -214,6 +241,8 @@ def _describe(error: dict[str, Any], place: str) -> str:
             f"{place}: unknown key '{key}'. {did_you_mean(location[-1], known)}Keys are: {', '.join(known)}."
         )
     message = str(error["msg"]).removeprefix("Value error, ")
+    if error["loc"][-1:] == (_VALUES,):
+        message = "Input should be a list of values, or a range such as {low: 1, high: 5}"
     if error["type"] == "missing":
         return f"{place}: {key} is missing."
     return f"{place}: {key + ': ' if key else ''}{message}" + (
@@ -221,7 +250,7 @@ def _describe(error: dict[str, Any], place: str) -> str:
     )
 
 
-def _known_keys(location: list[str]) -> list[str]:
+def _known_keys(location: Sequence[str]) -> list[str]:
     sections: dict[str, type[BaseModel]] = {
         "search": Search,
         "racing": Racing,
