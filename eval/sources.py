@@ -83,7 +83,7 @@ def find_source(
 
 
 def _agent(settings: Settings, retry_errors: bool, on_answer: Callable[[int, int], None] | None) -> Source:
-    ground_truth = _read_ground_truth(settings.evaluation)
+    ground_truth = _read_ground_truth(settings.evaluation, settings.tracking.uri)
     subject = find_subject(settings)
     plan = _plan(settings, ground_truth, subject.name, subject.identity)
     notes = _check_gold(subject, plan)
@@ -215,12 +215,13 @@ def _price(settings: LanguageModelSettings, record: AnswerRecord) -> float | Non
     return record.usd if usd is None else usd
 
 
-def _read_ground_truth(settings: EvaluationSettings) -> GroundTruth:
+def _read_ground_truth(settings: EvaluationSettings, store: str | None = None) -> GroundTruth:
     return read_ground_truth(
         settings.dataset,
         split=settings.split,
         limit=settings.limit,
         columns=settings.columns or None,
+        store=store,
     )
 
 

@@ -12,6 +12,7 @@ import click
 from program.commands.answer import answer
 from program.commands.ask import ask
 from program.commands.compare import compare
+from program.commands.dataset import dataset
 from program.commands.evaluate import evaluate
 from program.commands.gate import gate
 from program.commands.index import index
@@ -47,5 +48,5 @@ def cli() -> None:
     """Answer questions from your documents with links to the sources, and prove how well."""
 
 
-for command in (index, ask, evaluate, answer, log, serve, sweep, compare, gate):
+for command in (index, ask, evaluate, answer, log, serve, sweep, compare, gate, dataset):
     cli.add_command(command)

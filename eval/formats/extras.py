@@ -16,6 +16,7 @@ from eval.questions import Gold, Question
 from retrieval.errors import GroundTruthError
 
 KEY = "citeqa"
+UNJUDGED = "questions without a judged document"
 
 Hold: TypeAlias = Callable[[Question], Question | None]
 """The question as a format's own fields hold it; None for a question that it cannot hold at all."""
@@ -25,22 +26,31 @@ _DEFAULTS = {"history": [], "expected_facts": [], "expected_response": "", "acce
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Something of `questions` questions, `first` among them (its id), that a format's own fields do not hold."""
+    """Something of `questions` questions, `first` among them (its id), that a format's own fields do not hold.
+
+    `whole` says that they do not hold these questions at all.
+    """
 
     what: str
     questions: int
     first: str
+    whole: bool = False
 
 
-def find_losses(questions: Iterable[Question], hold: Hold) -> list[Loss]:
-    """What a format's own fields do not hold of the questions, most frequent first."""
+def find_losses(questions: Iterable[Question], hold: Hold, refused: str = UNJUDGED) -> list[Loss]:
+    """What a format's own fields do not hold of the questions, most frequent first.
+
+    `refused` says which questions they do not hold at all.
+    """
     counts: dict[str, int] = {}
     first: dict[str, str] = {}
     for question in questions:
-        for what in _differences(question, hold(question)):
+        held = hold(question)
+        for what in [refused] if held is None else _differences(question, held):
             counts[what] = counts.get(what, 0) + 1
             first.setdefault(what, question.id)
-    return [Loss(what, n, first[what]) for what, n in sorted(counts.items(), key=lambda item: -item[1])]
+    by_frequency = sorted(counts.items(), key=lambda item: -item[1])
+    return [Loss(what, n, first[what], whole=what == refused) for what, n in by_frequency]
 
 
 def extras_beside(question: Question, held: Question) -> dict[str, Any]:
@@ -104,9 +114,7 @@ def _fields(question: Question) -> Mapping[str, Any]:
     return {**_DEFAULTS, **row["inputs"], **row["expectations"], "tags": row.get("tags", {})}
 
 
-def _differences(question: Question, held: Question | None) -> list[str]:
-    if held is None:
-        return ["questions without a judged document (left out)"]
+def _differences(question: Question, held: Question) -> list[str]:
     differing = extras_beside(question, held)
     found = [_IN_WORDS[name] for name in differing if name in _IN_WORDS]
     if question.id != held.id:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from eval.formats.writing import write_lines
+from eval.scored_runs import ScoredRun
 from retrieval.errors import DataError, GroundTruthError
-from retrieval.tables import read_json_lines, read_lines
+from retrieval.tables import read_lines
 
 _SPACES = re.compile(r"[ \t\r\n]+")
 _COLUMNS = "topic, Q0, document, rank, score and tag"
@@ -59,10 +59,8 @@ def read_trec_run(path: str | Path) -> Mapping[str, list[str]]:
     }
 
 
-def write_trec_run(
-    scores: str | Path, target: str | Path, tag: str, normalize: Callable[[str], str] = str
-) -> WrittenRun:
-    """Write what a run directory's `scores.jsonl` says was retrieved, as trec_eval reads it.
+def write_trec_run(run: ScoredRun, target: str | Path, normalize: Callable[[str], str] = str) -> WrittenRun:
+    """Write what a run retrieved as trec_eval reads it, under the run's name.
 
     Passages roll up to documents by first occurrence under normalized URIs. A document that the gold names is
     spelled as there, so that it is found in qrels written from the same ground truth. Scores are the ranks
@@ -70,46 +68,41 @@ def write_trec_run(
     zero only with `trec_eval -c`.
 
     Raises:
-        DataError: if a row is not usable; GroundTruthError if an id or URI holds white space.
+        GroundTruthError: if an id or URI holds white space.
         StorageError: if the disk refuses.
     """
+    tag = _SPACES.sub("-", run.name.strip()) or "citeqa"
     written, without = 0, []
 
     def lines() -> Iterator[bytes]:
         nonlocal written
-        for place, row in read_json_lines(Path(scores), DataError):
-            topic, documents = retrieved_documents(row, place, normalize)
+        for topic in run.questions:
+            row = run.row(topic)
+            documents = retrieved_documents(row, normalize)
             spelled = {normalize(uri): uri for alternatives in row.get("gold", ()) for uri in alternatives}
             written += bool(documents)
             if not documents:
                 without.append(topic)
             for rank, (key, uri) in enumerate(documents.items(), 1):
-                cells = (topic, "Q0", spelled.get(key, uri), str(rank), str(len(documents) - rank + 1), tag)
+                score = len(documents) - rank + 1
+                cells = (topic, "Q0", spelled.get(key, uri), str(rank), str(score), tag)
                 yield " ".join(map(_cell, cells)).encode()
 
     write_lines(Path(target), lines())
     return WrittenRun(written, without)
 
 
-def retrieved_documents(
-    row: Mapping[str, Any], place: str, normalize: Callable[[str], str]
-) -> tuple[str, dict[str, str]]:
-    """A question's id and its documents in order, normalized URI to the spelling it first came with.
+def retrieved_documents(row: Mapping[str, Any], normalize: Callable[[str], str]) -> dict[str, str]:
+    """The documents that a question's line of `scores.jsonl` says were retrieved; as `distinct_documents`."""
+    return distinct_documents((passage["doc_uri"] for passage in row.get("retrieved") or ()), normalize)
 
-    Raises:
-        DataError: if the row of a `scores.jsonl` has none of them.
-    """
-    try:
-        documents: dict[str, str] = {}
-        for passage in row.get("retrieved") or ():
-            documents.setdefault(normalize(passage["doc_uri"]), passage["doc_uri"])
-        return str(row["id"]), documents
-    except (KeyError, TypeError, AttributeError):
-        shown = json.dumps(row, ensure_ascii=False, default=str)[:80]
-        raise DataError(
-            f"{place}: expected a scored question with id and retrieved doc_uris, got {shown}. "
-            "Name a run directory of citeqa eval."
-        ) from None
+
+def distinct_documents(uris: Iterable[str], normalize: Callable[[str], str]) -> dict[str, str]:
+    """The documents in order, normalized URI to the spelling it first came with."""
+    documents: dict[str, str] = {}
+    for uri in uris:
+        documents.setdefault(normalize(uri), uri)
+    return documents
 
 
 def _cell(text: str) -> str:

@@ -53,7 +53,11 @@ def order_of_asking(questions: Sequence[Question], seed: int) -> list[Question]:
 def _read(settings: Settings, split: str | None) -> GroundTruth:
     evaluation = settings.evaluation
     return read_ground_truth(
-        evaluation.dataset, split=split, limit=evaluation.limit, columns=evaluation.columns or None
+        evaluation.dataset,
+        split=split,
+        limit=evaluation.limit,
+        columns=evaluation.columns or None,
+        store=settings.tracking.uri,
     )
 
 

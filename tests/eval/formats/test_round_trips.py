@@ -166,7 +166,7 @@ def test_trec_holds_words_grades_and_the_split_and_says_what_it_loses(tmp_path: 
         "tag 'lang'": 1,
         "tag 'team'": 1,
         "tag 'type'": 1,
-        "questions without a judged document (left out)": 1,
+        "questions without a judged document": 1,
     }
 
 
