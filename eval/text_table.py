@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from unicodedata import east_asian_width
 
-_DIGITS = {"latency_ms": 1, "usd": 4, "tokens": 0}
+_DIGITS = {"latency_ms": 1, "usd": 6, "tokens": 0}
 
 
 def number(metric: str, value: float) -> str:

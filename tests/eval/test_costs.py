@@ -51,7 +51,7 @@ def record(id_: str = "a", **fields: Any) -> AnswerRecord:
 def test_tokens_and_cost_of_all_answers_are_told_in_a_line() -> None:
     costs = add_costs([record(usage=USAGE, usd=0.5), record("b", usage=USAGE, usd=0.25)])
     assert costs == AnswerCosts(22, 14, 0.75, 2, 0)
-    assert costs.render() == "Language model: 22 tokens in, 14 out; 0.7500 USD"
+    assert costs.render() == "Language model: 22 tokens in, 14 out; 0.750000 USD"
 
 
 def test_an_unknown_price_of_any_answer_leaves_the_sum_unknown() -> None:
@@ -65,7 +65,7 @@ def test_answers_without_a_count_are_named_rather_than_counted_as_nothing() -> N
         "Language model: 2 answers have no count of tokens: what they cost is not known"
     )
     assert add_costs([record(), record("b", usage=USAGE, usd=0.5)]).render() == (
-        "Language model: 11 tokens in, 7 out; 0.5000 USD. "
+        "Language model: 11 tokens in, 7 out; 0.500000 USD. "
         "1 answer has no count of tokens: what they cost is not known"
     )
 
@@ -119,7 +119,7 @@ def test_a_run_tells_tokens_and_cost_for_each_question_and_in_all(with_lm: MakeS
     intervals = evaluation.result.summary.overall.intervals
     assert intervals["tokens"].mean == 18
     assert intervals["usd"].mean == pytest.approx(USD)
-    assert f"Language model: 22 tokens in, 14 out; {2 * USD:.4f} USD" in render_evaluation(evaluation)
+    assert f"Language model: 22 tokens in, 14 out; {2 * USD:.6f} USD" in render_evaluation(evaluation)
     assert json.loads(render_json(evaluation))["costs"]["usd"] == pytest.approx(2 * USD)
     rows = [json.loads(line) for line in (evaluation.result.path / "scores.jsonl").read_bytes().splitlines()]
     assert [(row["usage"], row["calls"]) for row in rows] == [(USAGE, 1)] * 2
