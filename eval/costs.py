@@ -31,7 +31,11 @@ class AnswerCosts:
         """One line for a person; empty where no language model was asked."""
         parts = []
         if self.counted:
-            price = "price unknown (set language_model.price)" if self.usd is None else f"{number('usd', self.usd)} USD"
+            price = (
+                "price unknown (set language_model.price)"
+                if self.usd is None
+                else f"{number('usd', self.usd)} USD"
+            )
             parts.append(f"{self.input_tokens:,} tokens in, {self.output_tokens:,} out; {price}")
         if self.uncounted:
             answers = "1 answer has" if self.uncounted == 1 else f"{self.uncounted} answers have"
