@@ -36,7 +36,7 @@ def read_questions(
     shared = {q.id for q in chosen_on.questions} & {q.id for q in reported_on.questions}
     if shared:
         raise GroundTruthError(
-            f"{reported_on.path}: {len(shared)} questions are in {specification.select_on!r} and in "
+            f"{reported_on.path}: {len(shared)} questions are in {specification.select_on or 'all splits'!r} and in "
             f"{specification.report_on!r}, {min(shared)!r} for one: the winner would be reported on what "
             "chose it. Give each question one split (citeqa dataset split)."
         )
