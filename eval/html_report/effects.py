@@ -44,9 +44,9 @@ def effects_exhibit(result: SweepResult) -> Exhibit | None:
         finding=_finding(effects[0], levels[effects[0].factor], objective),
         reading=(
             f"Each dot is the mean {objective.name} of all complete configurations with that value "
-            f"({direction(objective)}). Beside it: how many they are. The share says how much of the spread between "
-            "configurations the factor alone explains; means of few configurations, or of unevenly mixed ones, say "
-            "little."
+            f"({direction(objective)}). Beside it: how many they are; hollow where they are few. The share says how "
+            "much of the spread between configurations the factor alone explains; means of few configurations, or of "
+            "unevenly mixed ones, say little."
         ),
         drawings=[_draw(drawn, levels, objective)],
         header=("Factor", "Explains", "Value", f"Mean {objective.name}", "Trials"),
@@ -91,12 +91,20 @@ def _merge(name: str, levels: Sequence[_Level]) -> _Level:
     return _Level(name, sum(level.mean * level.trials for level in levels) / trials, trials)
 
 
+def _is_thin(level: _Level, levels: Sequence[_Level]) -> bool:
+    """Whether it was tried so much less than others that its mean is another matter: a baseline's own value, say."""
+    return 2 * level.trials < max(other.trials for other in levels)
+
+
 def _share(effect: FactorEffect) -> str:
     return "–" if effect.share is None else share(effect.share)
 
 
 def _finding(effect: FactorEffect, levels: Sequence[_Level], objective: Objective) -> str:
-    ordered = sorted(levels, key=lambda level: level.mean, reverse=not objective.minimize)
+    enough = [level for level in levels if not _is_thin(level, levels)]
+    ordered = sorted(
+        enough if len(enough) > 1 else levels, key=lambda level: level.mean, reverse=not objective.minimize
+    )
     best, worst = ordered[0], ordered[-1]
     explained = f", which explains {_share(effect)} of the spread" if effect.share is not None else ""
     return (
@@ -136,7 +144,16 @@ def _draw(
         for level, row in zip(found, places, strict=True):
             ticks[row] = drawing.text(shorten(level.name, _LEFT / TEXT_SIZE - 1.5))
             tip = drawing.tip(f"{effect.factor} = {level.name}: {number(objective.name, level.mean)}")
-            ax.plot([level.mean], [row], "o", color=colours.ACCENT, markersize=8, gid=tip)
+            thin = _is_thin(level, found)
+            ax.plot(
+                [level.mean],
+                [row],
+                "o",
+                color=colours.ACCENT,
+                markerfacecolor=colours.SURFACE if thin else colours.ACCENT,
+                markersize=8,
+                gid=tip,
+            )
             ax.text(
                 1.04,
                 row,

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eval.html_report.caveats import list_caveats
-from eval.html_report.comparing import compare, gain, is_real, standing
+from eval.html_report.comparing import Standing, compare, gain, is_real, standing
 from eval.html_report.facts import Fact, list_facts, spent_fact
-from eval.html_report.formatting import count, difference, p_value, scored
+from eval.html_report.formatting import count, difference, number, p_value, scored
+from eval.paired import PairedDifference
 from eval.sweep.results import FinalCheck, Objective, SweepResult, Trial
 
 
@@ -75,10 +76,26 @@ def _advise(result: SweepResult, winner: Trial) -> _Advice:
     said = compare(pair, objective, name, f"the baseline #{result.baseline}", corrected=True)
     if standing(pair, objective) == "better":
         return _confirm(result.final, objective, name, f"With {reached}, {said}")
+    if result.final is not None and _held_out_standing(result.final, objective) == "better":
+        return _shown_by_held_out(result, result.final, pair, f"{name} came first with {reached}.")
     return _Advice(
         "No configuration is clearly better than the baseline",
         f"{name} came first with {reached}, but {said} Keep the baseline, unless {name} has other merits.",
         False,
+    )
+
+
+def _shown_by_held_out(result: SweepResult, final: FinalCheck, pair: PairedDifference, first: str) -> _Advice:
+    """One comparison, planned before its questions were seen, needs no correction, and outweighs the many."""
+    objective = result.objectives[0]
+    shown = final.difference or pair
+    gained = f"{number(objective.name, abs(shown.difference.mean))} ({p_value(shown.p_value)})"
+    lead = difference(objective.name, pair.difference.mean)
+    return _Advice(
+        f"Ship #{result.winner}",
+        f"{first} On the held-out questions, where it alone was compared with the baseline #{result.baseline}, it is "
+        f"better by {gained}: that is real. On “{result.split}” its lead of {lead} alone could not be told from chance "
+        f"({p_value(pair.p_adjusted)} corrected for all comparisons).",
     )
 
 
@@ -103,14 +120,19 @@ def _confirm(final: FinalCheck | None, objective: Objective, name: str, reason: 
     """Where it was chosen it is better: do the held-out questions contradict?"""
     if final is None or final.difference is None:
         return _Advice(f"Ship {name}", reason)
-    if standing(final.difference, objective) == "worse":
+    held_out = _held_out_standing(final, objective)
+    if held_out == "worse":
         return _Advice(
             f"Do not ship {name}", f"{reason} But on the held-out questions it is really worse.", False
         )
     if gain(final.difference, objective) <= 0:
         said = f"{reason} But on the held-out questions nothing of this was left."
         return _Advice(f"Think twice before shipping {name}", said, False)
-    if standing(final.difference, objective) == "better":
+    if held_out == "better":
         return _Advice(f"Ship {name}", f"{reason} The held-out questions confirm it.")
     said = "The held-out questions point the same way, though they alone are too few to show it."
     return _Advice(f"Ship {name}", f"{reason} {said}")
+
+
+def _held_out_standing(final: FinalCheck | None, objective: Objective) -> Standing:
+    return "unclear" if final is None or final.difference is None else standing(final.difference, objective)

@@ -45,6 +45,21 @@ def test_a_lead_that_may_be_chance_is_said_to_be_one_with_the_questions_it_would
     assert verdict.reason.endswith("Keep the baseline, unless #4 has other merits.")
 
 
+def test_what_many_comparisons_could_not_show_the_one_on_held_out_questions_may(
+    sweep: SweepResult, make_pair: Make, make_final: Make
+) -> None:
+    unclear = replace(sweep, against_baseline={4: make_pair(0.02, 0.25)})
+    verdict = reach_verdict(replace(unclear, final=make_final(0.05, 0.03)))
+    assert (verdict.headline, verdict.is_clear) == ("Ship #4", True)
+    assert (
+        "where it alone was compared with the baseline #1, it is better by 0.050 (p = 0.030)"
+        in verdict.reason
+    )
+    assert "its lead of +0.020 alone could not be told from chance (p = 0.250 corrected" in verdict.reason
+    still = reach_verdict(replace(unclear, final=make_final(0.05, 0.06)))
+    assert still.headline == "No configuration is clearly better than the baseline"
+
+
 @pytest.mark.parametrize(
     ("mean", "p", "headline", "said"),
     [
