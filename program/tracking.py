@@ -49,6 +49,13 @@ def tracking_errors(uri: str) -> Iterator[None]:
         ) from error
 
 
+def absolute_uri(uri: str) -> str:
+    """The same store for a process that runs elsewhere on this machine: a database's path from the root."""
+    if not uri.startswith(_LOCAL_STORE):
+        return uri
+    return _LOCAL_STORE + str(Path(uri.removeprefix(_LOCAL_STORE)).resolve())
+
+
 def ui_command(settings: TrackingSettings) -> str:
     """How a person opens MLflow's pages over the store."""
     if settings.uri.startswith(("http://", "https://", "databricks")):

@@ -13,9 +13,7 @@ from eval.sweep.specification import read_specification
 from program.content_store import content_key
 
 
-def sweep_file(
-    path: str, options: SweepOptions, *, engine: str = "local", log_to_mlflow: bool = True
-) -> SweepResult:
+def sweep_file(path: str, options: SweepOptions, *, log_to_mlflow: bool = True) -> SweepResult:
     """The result of the sweep that a file specifies; on disk and in MLflow, too.
 
     Raises:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
@@ -31,7 +31,7 @@ from eval.sweep.planning import (
 from eval.sweep.questions import read_questions
 from eval.sweep.results import FinalCheck, Spending, SweepResult, Trial, total
 from eval.sweep.selection import compare_with, factor_effects, rank
-from eval.sweep.space import build_space
+from eval.sweep.space import Parameters, build_space
 from eval.sweep.specification import SweepSpecification
 from eval.sweep.stages import INDEX_SECTIONS, Stages
 from eval.sweep.study import Racer, Study, Suggestion
@@ -55,11 +55,16 @@ class SweepProgress:
 
 @dataclass(frozen=True, slots=True)
 class SweepOptions:
-    """How a sweep is run, which changes nothing of its result."""
+    """How a sweep is run, which changes nothing of its result (but what `tpe` suggests on several Spark tasks).
+
+    `tasks`: of Spark, at once; as many as it has cores where nothing is said.
+    """
 
     retry_errors: bool = False
     allow_large: bool = False
     on_progress: Callable[[SweepProgress], None] = lambda _: None
+    engine: Literal["local", "spark"] = "local"
+    tasks: int | None = None
 
 
 def run_sweep(
@@ -84,7 +89,17 @@ def run_sweep(
         plan = plan_trials(
             specification, space, stages, chosen_on, directory, retry_errors=options.retry_errors
         )
-        return _Sweep(specification, plan, reported_on, options).run()
+        listed = _evaluate_on_spark(specification, plan, options) if options.engine == "spark" else None
+        return _Sweep(specification, plan, reported_on, options, listed).run()
+
+
+def _evaluate_on_spark(
+    specification: SweepSpecification, plan: TrialPlan, options: SweepOptions
+) -> Sequence[Parameters]:
+    """Have everything answered there; the sweep then finds it kept, and ranks as if it had asked itself."""
+    from eval.sweep.spark_engine import evaluate_on_spark
+
+    return evaluate_on_spark(specification, plan, options.tasks)
 
 
 class _Sweep:
@@ -94,7 +109,9 @@ class _Sweep:
         plan: TrialPlan,
         reported_on: GroundTruth | None,
         options: SweepOptions,
+        listed: Sequence[Parameters] | None = None,
     ) -> None:
+        self._listed = listed
         self._specification = specification
         self._reported_on = reported_on
         self._options = options
@@ -123,6 +140,7 @@ class _Sweep:
             self._plan.objectives,
             self._baseline,
             pruner_of(self._specification, self._plan),
+            self._listed,
         )
         for suggestion in study:
             scored = self._evaluate(suggestion)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from eval.questions import Question
+from eval.sweep.optuna_space import OptunaSpace
 from eval.sweep.results import Objective
-from eval.sweep.space import Parameters, Space, label, rounded, values_of
-from eval.sweep.specification import Range, Search
+from eval.sweep.space import Parameters, Space, label
+from eval.sweep.specification import Search
 
 if TYPE_CHECKING:
     import optuna
@@ -63,24 +64,23 @@ class Study:
         objectives: Sequence[Objective],
         baseline: Parameters,
         pruner: optuna.pruners.BasePruner | None = None,
+        listed: Sequence[Parameters] | None = None,
     ) -> None:
+        """With `listed`, these are suggested after the baseline, and nothing else: they were chosen before."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._space = space
         self._search = search
-        self._choices = {
-            name: {label(value): value for value in values}
-            for name, values in space.factors.items()
-            if not isinstance(values, Range)
-        }
-        self._distributions = {name: self._distribution(name) for name in space.factors}
+        self._optuna_space = OptunaSpace(space)
         self._study = optuna.create_study(
             directions=["minimize" if objective.minimize else "maximize" for objective in objectives],
-            sampler=_sampler(search),
+            sampler=sampler_of(search),
             pruner=pruner or optuna.pruners.NopPruner(),
         )
         self._baseline = dict(baseline)
+        self._listed = listed
+        self._is_listed = listed is not None or search.method == "grid"
         self._told: dict[str, list[float] | None] = {}
 
     def __iter__(self) -> Iterator[Suggestion]:
@@ -99,12 +99,12 @@ class Study:
             if (key := _key(parameters)) not in seen:
                 seen.add(key)
                 yield parameters, self._begin(parameters)
-        if self._search.method == "grid":
+        if self._is_listed:
             return
         repeats = 0
         while len(seen) < self._search.trials and repeats < _REPEATS_ALLOWED:
-            handle = self._study.ask(self._distributions)
-            parameters = self._decode(handle.params)
+            handle = self._study.ask(self._optuna_space.distributions)
+            parameters = self._optuna_space.decode(handle.params)
             if (key := _key(parameters)) in seen:
                 repeats += 1
                 self._tell(handle, self._told[key])
@@ -115,25 +115,17 @@ class Study:
 
     def _fixed(self) -> Iterator[Parameters]:
         yield self._baseline
-        if self._search.method == "grid":
+        if self._listed is not None:
+            yield from self._listed
+        elif self._search.method == "grid":
             yield from self._space.grid()
 
     def _begin(self, parameters: Parameters) -> optuna.trial.Trial:
-        if not all(self._is_possible(name, value) for name, value in parameters.items()):
+        if not self._optuna_space.holds(parameters):
             # A baseline outside of the factors' values: raced against, but nothing to learn suggestions from.
             return self._study.ask()
-        self._study.enqueue_trial(
-            {name: label(value) if name in self._choices else value for name, value in parameters.items()}
-        )
-        return self._study.ask(self._distributions)
-
-    def _is_possible(self, name: str, value: Any) -> bool:
-        values = self._space.factors[name]
-        if not isinstance(values, Range):
-            return label(value) in self._choices[name]
-        if (steps := values_of(values)) is not None:
-            return value in steps
-        return isinstance(value, int | float) and values.low <= value <= values.high
+        self._study.enqueue_trial(self._optuna_space.encode(parameters))
+        return self._study.ask(self._optuna_space.distributions)
 
     def _tell(self, handle: optuna.trial.Trial, values: Sequence[float] | None) -> None:
         from optuna.trial import TrialState
@@ -143,27 +135,9 @@ class Study:
         else:
             self._study.tell(handle, list(values))
 
-    def _decode(self, params: Mapping[str, Any]) -> Parameters:
-        return {
-            name: self._choices[name][value] if name in self._choices else rounded(value)
-            for name, value in params.items()
-        }
 
-    def _distribution(self, name: str) -> optuna.distributions.BaseDistribution:
-        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-        values = self._space.factors[name]
-        if not isinstance(values, Range):
-            return CategoricalDistribution(list(self._choices[name]))
-        if values.whole:
-            return IntDistribution(int(values.low), int(values.high), log=values.log)
-        if values.step is not None:
-            # To the last step: Optuna would warn of a range that is no multiple of it.
-            return FloatDistribution(values.low, list(values_of(values) or [])[-1], step=values.step)
-        return FloatDistribution(values.low, values.high, log=values.log)
-
-
-def _sampler(search: Search) -> optuna.samplers.BaseSampler:
+def sampler_of(search: Search) -> optuna.samplers.BaseSampler:
+    """Optuna's sampler for a search; for a grid, which needs none, any."""
     from optuna.samplers import RandomSampler, TPESampler
 
     match search.method:

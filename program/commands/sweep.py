@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -13,6 +13,7 @@ from program.commands.options import fail
 @click.command()
 @click.argument("specification", metavar="FILE", default="configs/sweep.yaml")
 @click.option("--engine", type=click.Choice(["local", "spark"]), default="local", show_default=True)
+@click.option("--tasks", type=click.IntRange(1), metavar="N", help="Of Spark, at once (default: its cores).")
 @click.option("--retry-errors", is_flag=True, help="Ask the questions that failed again.")
 @click.option("--yes", is_flag=True, help="Run a grid larger than max_trials.")
 @click.option("--no-mlflow", is_flag=True, help="Keep the result on disk alone.")
@@ -20,7 +21,8 @@ from program.commands.options import fail
 @click.option("--debug", is_flag=True, help="Show the stack trace of an error.")
 def sweep(
     specification: str,
-    engine: str,
+    engine: Literal["local", "spark"],
+    tasks: int | None,
     retry_errors: bool,
     yes: bool,
     no_mlflow: bool,
@@ -50,8 +52,13 @@ def sweep(
         try:
             result = sweep_file(
                 specification,
-                SweepOptions(retry_errors=retry_errors, allow_large=yes, on_progress=show),
-                engine=engine,
+                SweepOptions(
+                    retry_errors=retry_errors,
+                    allow_large=yes,
+                    on_progress=show,
+                    engine=engine,
+                    tasks=tasks,
+                ),
                 log_to_mlflow=not no_mlflow,
             )
         except KeyboardInterrupt:
