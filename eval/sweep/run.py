@@ -89,6 +89,9 @@ def run_sweep(
         plan = plan_trials(
             specification, space, stages, chosen_on, directory, retry_errors=options.retry_errors
         )
+        if not own_indexes and not any(name.startswith("retrieval.index") for name in space.factors):
+            # At once, and not as the failure of each configuration.
+            stages.identity(space.base)
         listed = _evaluate_on_spark(specification, plan, options) if options.engine == "spark" else None
         return _Sweep(specification, plan, reported_on, options, listed).run()
 
