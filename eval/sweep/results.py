@@ -90,7 +90,7 @@ class FactorEffect:
     Attributes:
         means: value (as text) to the mean of the objective over the complete trials with it, and their number.
         share: of the variance of the objective over complete trials, how much the factor alone explains (eta
-            squared of a one-way analysis), 0 to 1; None with fewer than three trials.
+            squared of a one-way analysis), 0 to 1; None with fewer than two trials a value.
     """
 
     factor: str

@@ -69,7 +69,8 @@ def _effect(factor: str, scored: Sequence[tuple[Trial, float]]) -> FactorEffect:
 def _share_of_variance(groups: Sequence[Sequence[float]]) -> float | None:
     """Between-group over total sum of squares (eta squared)."""
     values = np.concatenate([np.asarray(group) for group in groups]) if groups else np.empty(0)
-    if len(values) < _FEWEST_TRIALS:
+    if len(values) < max(_FEWEST_TRIALS, 2 * len(groups)):
+        # Where hardly any value was tried twice, the values explain everything, and that says nothing.
         return None
     around = float(((values - values.mean()) ** 2).sum())
     between = sum(len(group) * (float(np.mean(group)) - float(values.mean())) ** 2 for group in groups)

@@ -10,6 +10,8 @@ from eval.sweep.space import label
 from eval.text_table import number, signed, table
 
 _SHOWN = 20
+_MOST_VALUES = 8
+"""More values of a factor than these are for the report's charts."""
 
 
 def render_sweep(result: SweepResult) -> str:
@@ -114,17 +116,22 @@ def _row(result: SweepResult, trial_number: int, objective: Objective) -> tuple[
 
 
 def _effects(result: SweepResult) -> str:
-    rows = []
-    for effect in result.effects:
-        means = ", ".join(f"{value}: {mean:.3f}" for value, (mean, _) in effect.means.items())
-        rows.append((effect.factor, "–" if effect.share is None else f"{effect.share:.0%}", means))
+    rows = [
+        (
+            effect.factor,
+            "–" if effect.share is None else f"{effect.share:.0%}",
+            ", ".join(f"{value}: {mean:.3f}" for value, (mean, _) in effect.means.items()),
+        )
+        for effect in result.effects
+        if len(effect.means) <= _MOST_VALUES
+    ]
     name = result.objectives[0].name
     return table(("factor", "explains", f"mean {name} by value"), rows, left=3) if rows else ""
 
 
 def _left_out(result: SweepResult) -> str:
     lines = [
-        f"  {trial.state}: {describe(trial)}: {trial.reason}"
+        f"  #{trial.number} {trial.state} {trial.reason}: {describe(trial)}"
         for trial in result.trials
         if trial.state != "complete"
     ]
