@@ -50,6 +50,8 @@ class ContentStore:
             self._connection = sqlite3.connect(
                 path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
             )
+            # Bytes, whatever a damaged value passes for: SQLite would decode it as text, and refuse.
+            self._connection.text_factory = bytes
             # A log beside the file instead of a rollback journal: readers and the one writer do not wait for
             # each other, and a commit costs no sync, which protects from a power cut and not from a kill.
             try:
