@@ -9,9 +9,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import click
 import mlflow
 import pytest
 from mlflow.tracking import fluent
@@ -23,8 +24,24 @@ from retrieval.errors import IndexMissingError
 from retrieval.local_index import LocalIndex
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = sorted(cli.commands)
 Run = Callable[..., "Said"]
+
+
+def commands(group: click.Group, *path: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command by the words that call it, groups and what is in them alike."""
+    for name, command in sorted(group.commands.items()):
+        yield (*path, name), command
+        if isinstance(command, click.Group):
+            yield from commands(command, *path, name)
+
+
+COMMANDS = dict(commands(cli))
+
+
+def parse(words: Sequence[str]) -> None:
+    """Parse the words of a call after `citeqa`; raises where they are not understood."""
+    path = max((path for path in COMMANDS if tuple(words[: len(path)]) == path), key=len)
+    COMMANDS[path].make_context(" ".join(path), list(words[len(path) :]), resilient_parsing=False)
 
 
 class Said:
@@ -111,15 +128,15 @@ def test_indexing_imports_no_language_model_library(corpus: Path) -> None:
     assert done.stdout.endswith("[]\n")
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_explains_itself_with_an_example_that_parses(name: str) -> None:
-    command = cli.commands[name]
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_command_explains_itself_with_an_example_that_parses(path: tuple[str, ...]) -> None:
+    command = COMMANDS[path]
     text = command.help or ""
     assert command.get_short_help_str()
     example = next(line for line in text.splitlines() if line.strip().startswith("Example: "))
     words = shlex.split(example.strip().removeprefix("Example: "))
-    assert words[:2] == ["citeqa", name]
-    command.make_context(name, words[2:], resilient_parsing=False)
+    assert tuple(words[: len(path) + 1]) == ("citeqa", *path)
+    parse(words[1:])
 
 
 def test_the_commands_in_the_readme_parse() -> None:
@@ -131,7 +148,7 @@ def test_the_commands_in_the_readme_parse() -> None:
     ]
     assert calls
     for words in calls:
-        cli.commands[words[1]].make_context(words[1], words[2:])
+        parse(words[1:])
 
 
 # Index

@@ -9,6 +9,7 @@ import click
 
 from program.commands.dataset_options import FORMATS, echo_json, how_to_read, read_all
 from program.commands.options import configured, read_settings
+from retrieval.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from eval.formats.choice import Format
@@ -62,8 +63,8 @@ def check(
 ) -> None:
     """Find leaks between splits, and gold that nobody can find.
 
-    Exit code 1 when there are any: they make an evaluation dishonest. With --pool RUN …, also the documents to judge. RUN is what citeqa compare takes,
-    or a TREC run file.
+    Exit code 1 when there are any: they make an evaluation dishonest. With --pool, also the documents that several
+    runs rank high and nobody judged; a RUN is what citeqa compare takes, or a TREC run file.
 
     Example: citeqa dataset check questions.jsonl --pool build/runs/a --pool build/runs/b --pool-out judge.csv
     """
@@ -101,7 +102,7 @@ def check(
             at_least=min(2, len(rankings)) if at_least is None else at_least,
         )
     elif pool_out:
-        raise click.UsageError("--pool-out needs runs to pool: --pool RUN")
+        raise ConfigurationError("--pool-out needs runs to pool: --pool RUN")
     if pool_out:
         from eval.curation.judging_list import write_judging_list
 

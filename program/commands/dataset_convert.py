@@ -8,6 +8,7 @@ import click
 
 from program.commands.dataset_options import FORMATS, how_to_read, point_mlflow, read_all
 from program.commands.options import configured, read_settings
+from retrieval.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from eval.formats.choice import Format
@@ -70,7 +71,7 @@ def convert(
     ground_truth = read_ground_truth(source, split=split, **reading) if split else read_all(source, reading)
     read = document_reader(source, reading["format"], corpus)
     if documents and read is None:
-        raise click.UsageError("--documents: the source brings no documents. Name them with --corpus.")
+        raise ConfigurationError("--documents: the source brings no documents. Name them with --corpus.")
     copy = copy_ground_truth(
         ground_truth,
         source,

@@ -51,7 +51,8 @@ def split(
 ) -> None:
     """Divide questions into splits that are alike.
 
-    Questions that are nearly the same stay together, as do those with the same gold documents. The same questions and seed give the same splits; a question that is added moves few others.
+    Questions that are nearly the same stay together, as do those with the same gold documents. The same
+    questions and seed give the same splits; a question that is added moves few others.
 
     Example: citeqa dataset split questions.jsonl --out divided.jsonl --shares train=.5,dev=.2,test=.3
     """

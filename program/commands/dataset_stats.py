@@ -8,6 +8,7 @@ import click
 
 from program.commands.dataset_options import FORMATS, echo_json, how_to_read, read_all
 from program.commands.options import configured, read_settings
+from retrieval.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from eval.formats.choice import Format
@@ -36,7 +37,7 @@ def stats(
     """
     settings = read_settings(config, overrides)
     if len(runs) not in (0, 2):
-        raise click.UsageError(
+        raise ConfigurationError(
             f"--run was given {len(runs)} times. Name two runs to see how far they differ."
         )
 
