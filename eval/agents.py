@@ -31,6 +31,9 @@ from retrieval.local_index import LocalIndex
 CALLS_FILE = "calls.db"
 """Below `evaluation.results`: what language models answered, and what that cost. It can be deleted at any time."""
 
+_WAITING_FOR_EACH_ASKED = 8
+"""Threads that may wait for a trace of an answer, for each that waits for an answer."""
+
 OUR_PROGRAM = "our program"
 _OUR_SECTIONS = {"chunking", "retrieval", "reader", "language_model"}
 
@@ -47,6 +50,7 @@ class Subject:
         open: makes it ready to be asked, for as long as the context lasts.
         k: how many passages it retrieves; None where only its traces tell.
         documents: the URIs of the documents that it can find; None where they are not known.
+        threads: how many questions may be under way at once; None where the settings' number says it.
         is_ours: whether it is the program that the settings describe.
     """
 
@@ -57,6 +61,7 @@ class Subject:
     open: Callable[[], AbstractContextManager[Agent]]
     k: int | None = None
     documents: Collection[str] | None = None
+    threads: int | None = None
     is_ours: bool = False
 
 
@@ -148,7 +153,8 @@ def _api_of(model: LoggedModel, agent: OtherAgentSettings) -> str:
 def _endpoint(uri: str, settings: Settings) -> Subject:
     agent = settings.evaluation.agent
     traces = StoredTraces(settings.tracking.uri, agent.trace_wait_s)
-    endpoint = Endpoint(uri, agent, traces)
+    at_once = settings.evaluation.threads
+    endpoint = Endpoint(uri, agent, traces, at_once=at_once)
     info = endpoint.info()
     api = "responses" if agent.api == "auto" else agent.api
     parts = urlsplit(endpoint.url)
@@ -157,6 +163,7 @@ def _endpoint(uri: str, settings: Settings) -> Subject:
         description=f"the agent at {endpoint.url}",
         open=lambda: nullcontext(_asked_by(endpoint.ask, api, agent)),
         documents=_configured_documents(settings),
+        threads=_WAITING_FOR_EACH_ASKED * at_once,
         **_identified(settings, {"url": endpoint.url, "info": info, "api": api}),
     )
 

@@ -8,6 +8,7 @@ as `metadata.trace_id`. Each request asks for both.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -45,8 +46,13 @@ _ADVICE = {
 class Endpoint:
     """An agent at an address. Safe to ask from many threads at once."""
 
-    def __init__(self, url: str, settings: OtherAgentSettings, traces: StoredTraces) -> None:
+    def __init__(
+        self, url: str, settings: OtherAgentSettings, traces: StoredTraces, *, at_once: int = 1
+    ) -> None:
         """`url` without a path is that of a server of agents, which answers at `/invocations`.
+
+        It is asked `at_once` questions at the same time. A thread that waits for a trace holds none of these places:
+        MLflow brings traces to their store in batches, seconds after the answer.
 
         Raises:
             ConfigurationError: if the address is none, or holds a password.
@@ -55,6 +61,7 @@ class Endpoint:
         self._settings = settings
         self._traces = traces
         self._session = _session(settings.num_retries)
+        self._places = threading.Semaphore(at_once)
 
     def info(self) -> dict[str, Any]:
         """What the server says of its agent at `/agent/info`; empty where it says nothing.
@@ -81,7 +88,8 @@ class Endpoint:
         Raises:
             AgentError: if it does not answer, or answers without a trace, or the trace is not in the store.
         """
-        said = self._post({**body, DATABRICKS_OPTIONS_KEY: {RETURN_TRACE_OPTION_KEY: True}})
+        with self._places:
+            said = self._post({**body, DATABRICKS_OPTIONS_KEY: {RETURN_TRACE_OPTION_KEY: True}})
         trace, stored = self._trace_of(said)
         return Reply(said, (trace,), float(trace.info.execution_duration or 0), stored=stored)
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Trace
+from mlflow.exceptions import MlflowException
 from mlflow.tracing.utils import dump_span_attribute_value
 
 from eval.replies import Reply
@@ -29,6 +30,8 @@ from retrieval.errors import AgentError, CiteqaError, ConfigurationError
 
 _PACKAGES_THAT_GIVE_WAY = ("eval", "program", "retrieval")
 _REASON_CHARACTERS = 500
+_TOLD = (CiteqaError.__name__, MlflowException.__name__)
+"""Errors whose text is for a person; of others the name says more."""
 
 
 class ModelProcess:
@@ -191,6 +194,6 @@ def _as_json(said: Any) -> Any:
 
 def _describe(error: Exception) -> str:
     # By its name: the model's own copy of our package has an error class of its own.
-    is_told = any(kind.__name__ == CiteqaError.__name__ for kind in type(error).__mro__)
+    is_told = any(kind.__name__ in _TOLD for kind in type(error).__mro__)
     text = " ".join((str(error) if is_told else repr(error)).split())
     return text if len(text) <= _REASON_CHARACTERS else f"{text[: _REASON_CHARACTERS - 1]}…"

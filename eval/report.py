@@ -73,7 +73,9 @@ def _headline(evaluation: Evaluation) -> str:
     answerable = sum(question.answerable for question in questions)
     reader = next((record.reader for record in evaluation.result.records.values() if record.reader), "?")
     split = evaluation.settings.evaluation.split
-    who = f"reader {reader}" if evaluation.subject == OUR_PROGRAM else evaluation.subject
+    who = (
+        f"reader {reader}" if evaluation.subject == OUR_PROGRAM else f"{evaluation.subject}, reader {reader}"
+    )
     return (
         f"{evaluation.ground_truth.name}, split {split or 'all'}: "
         f"{len(questions)} questions, {answerable} answerable; "

@@ -86,6 +86,7 @@ def _agent(settings: Settings, retry_errors: bool, on_answer: Callable[[int, int
     ground_truth = _read_ground_truth(settings.evaluation, settings.tracking.uri)
     subject = find_subject(settings)
     plan = _plan(settings, ground_truth, subject.name, subject.identity)
+    plan = replace(plan, threads=subject.threads or plan.threads)
     notes = _check_gold(subject, plan)
 
     @contextmanager

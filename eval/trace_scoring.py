@@ -72,8 +72,10 @@ class MatchedTraces:
 
     def describe(self, experiment: str) -> str:
         """What became of the traces, in a sentence."""
+        if not self.read:
+            return f"experiment '{experiment}' has no trace that the filter and the time let pass."
         parts = [f"{len(self.records)} scored"]
-        parts += [f"{self.older} older than another one of their question"] * bool(self.older)
+        parts += [f"{self.older} older ones of a question that a newer one asks"] * bool(self.older)
         parts += [f"{self.of_runs} of MLflow runs (--set evaluation.traces.of_runs=true)"] * bool(
             self.of_runs
         )

@@ -184,7 +184,7 @@ class OtherAgentSettings(_Section):
     custom_inputs: dict[str, Any] = Field(default_factory=dict, description="sent with each question")
     timeout_s: float = Field(120, gt=0, description="for one answer")
     num_retries: int = Field(5, ge=0, le=20, description="when it is busy (429, 503) or not reached")
-    trace_wait_s: float = Field(60, ge=0, description="until the trace of an answer is in the store")
+    trace_wait_s: float = Field(30, ge=0, description="until the trace of an answer is in the store")
 
 
 class TraceSettings(_Section):
