@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
 import pytest
 
-from eval.evaluate import evaluate
+from eval.ground_truth import GroundTruth
 from eval.html_report.depth import DepthCurve, DepthTally
 from eval.html_report.depth_chart import depth_exhibit
 from eval.html_report.question_evidence import read_question_evidence
 from eval.html_report.rows import GoldOf, read_rows
+from eval.metrics import default_metrics
+from eval.records import RunDirectory
+from eval.run import RunPlan, answer_run, score_run
 from eval.sweep.results import Spending, SweepResult, Trial
-
-Make = Callable[..., Any]
+from program.agent import CiteqaAgent
+from program.settings import validate_settings
 
 
 def curve_of(trial: Trial) -> DepthCurve:
@@ -34,9 +36,18 @@ def test_a_curve_is_recall_at_each_depth(sweep: SweepResult) -> None:
         assert list(curve.recall) == sorted(curve.recall)
 
 
-def test_a_curve_of_a_real_run_is_its_recall(make_settings: Make) -> None:
-    settings = make_settings(evaluation={"uris": {"strip_fragment": True}})
-    done = evaluate(settings).result
+@pytest.mark.usefixtures("mlflow_as_found")
+def test_a_curve_of_a_real_run_is_its_recall(library: Path, quiz: GroundTruth, tmp_path: Path) -> None:
+    sections = {
+        "retrieval": {"index": str(library), "k": 3},
+        "evaluation": {"uris": {"strip_fragment": True}},
+    }
+    settings = validate_settings([("test", sections)])
+    plan = RunPlan("quiz", {}, quiz, default_metrics((1, 3)))
+    with RunDirectory(tmp_path / "run") as directory:
+        directory.write_manifest({"settings": settings.model_dump(mode="json")})
+        answer_run(plan, directory, CiteqaAgent(settings).predict, list)
+        done = score_run(plan, directory)
     trial = Trial(1, {}, "complete", "", done.path, {}, done.summary, Spending())
     curve = curve_of(trial)
     assert curve.questions == 10
