@@ -99,6 +99,19 @@ def candidate(write_run: WriteRun) -> Path:
 
 
 @pytest.fixture
+def write_many(write_run: WriteRun) -> Callable[[str, int], Path]:
+    """Writes a run of 40 questions of which so many are answered from the right document."""
+
+    def write(name: str, right: int) -> Path:
+        gold = ((GoldItem("https://d/a"),),)
+        questions = [Question(f"q{i}", f"Question {i}?", gold, tags={"lang": "en"}) for i in range(40)]
+        records = [to_record(q.id, "a" if place < right else "x") for place, q in enumerate(questions)]
+        return write_run(name, *records, questions=questions)
+
+    return write
+
+
+@pytest.fixture
 def make_run() -> MakeRun:
     """A run in memory: a name, and the values of each metric; None and NaN are no value."""
 
