@@ -83,7 +83,8 @@ def corpus(tmp_path: Path) -> Path:
     folder.mkdir()
     for name, topic in (("water", "Water boils"), ("iron", "Iron melts"), ("bread", "Bread rises")):
         sentences = " ".join(f"{topic} in way number {n}, which takes {n} hours." for n in range(30))
-        (folder / f"{name}.md").write_text(f"# {name.title()}\n\n{sentences}\n", encoding="utf-8")
+        front = f"---\ndoc_uri: https://library.example/{name}\n---\n"
+        (folder / f"{name}.md").write_text(f"{front}# {name.title()}\n\n{sentences}\n", encoding="utf-8")
     return folder
 
 
