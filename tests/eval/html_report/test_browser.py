@@ -164,6 +164,8 @@ def test_on_paper_everything_is_unfolded_and_light(show: Make, report: Path) -> 
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.evaluate(folded) == 0
     page.emulate_media(media="print")
+    page.set_viewport_size({"width": 700, "height": 1000})
+    assert page.evaluate("document.documentElement.scrollWidth") == 700
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(31, 30, 27)"
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert page.evaluate(folded) == before
