@@ -16,10 +16,10 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from xml.sax.saxutils import escape, unescape
 
 from eval.formats.extras import judgements
 from eval.formats.splits import by_split, choose_among
+from eval.formats.trec_topics import SPACES, classic_topic, one_line, read_topics, topic_line
 from eval.formats.writing import write_lines
 from eval.questions import GoldItem, Question
 from program.well_formed import well_formed
@@ -30,10 +30,6 @@ PREFIX = "trec:"
 
 _TOPICS = re.compile(r"topics(?:\.(?P<split>.+))?\.(?:txt|tsv|trec)(?:\.gz)?")
 _QRELS = re.compile(r"qrels(?:\.(?P<split>.+))?\.(?:txt|tsv|trec)(?:\.gz)?")
-_TAG = re.compile(r"<(/?)(top|num|title|desc|narr)>", re.IGNORECASE)
-_LABEL = re.compile(r"^\s*(?:Number|Topic|Description)\s*:", re.IGNORECASE)
-# White space of ASCII alone: a name may hold what Unicode calls a space, a Japanese text full-width ones.
-_SPACES = re.compile(r"[ \t\r\n]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +79,7 @@ def read_trec_questions(files: TrecFiles) -> Iterator[tuple[str, Question]]:
     """
     judged_of = _read_qrels(files.qrels)
     missing = dict.fromkeys(judged_of)
-    for place, id_, text in _read_topics(files.topics):
+    for place, id_, text in read_topics(files.topics):
         if id_ in judged_of:
             missing.pop(id_, None)
             try:
@@ -118,7 +114,8 @@ def write_trec_questions(questions: Iterable[Question], address: str | Path) -> 
     for files, members in targets:
         is_classic = files.topics.name.removesuffix(".gz").endswith(".trec")
         write_lines(files.qrels, _qrels_lines(members))
-        write_lines(files.topics, map(_classic_topic if is_classic else _topic_line, members))
+        topic = classic_topic if is_classic else topic_line
+        write_lines(files.topics, (topic(_cell(question.id), question.question) for question in members))
 
 
 def held_by_trec(question: Question) -> Question | None:
@@ -126,7 +123,7 @@ def held_by_trec(question: Question) -> Question | None:
     if not question.gold:
         return None
     split = question.tags.get("split", "")
-    return _to_question(question.id, _one_line(question.question), judgements(question.gold), split)
+    return _to_question(question.id, one_line(question.question), judgements(question.gold), split)
 
 
 def _by_split(folder: Path, pattern: re.Pattern[str]) -> dict[str, Path]:
@@ -144,7 +141,7 @@ def _to_question(id_: str, text: str, judged: dict[str, int], split: str) -> Que
 def _read_qrels(path: Path) -> dict[str, dict[str, int]]:
     judged_of: dict[str, dict[str, int]] = {}
     for number, line in read_lines(path, GroundTruthError):
-        cells = _SPACES.split(line.strip(" \t\r\n"))
+        cells = SPACES.split(line.strip(" \t\r\n"))
         if cells == [""]:
             continue
         try:
@@ -156,71 +153,6 @@ def _read_qrels(path: Path) -> dict[str, dict[str, int]]:
                 f"space, not {line.strip()!r:.80}. Mend or remove the line."
             ) from None
     return judged_of
-
-
-def _read_topics(path: Path) -> Iterator[tuple[str, str, str]]:
-    lines = ((number, line) for number, line in read_lines(path, GroundTruthError) if line.strip())
-    first = next(lines, None)
-    if first is None:
-        return
-
-    def all_lines() -> Iterator[tuple[int, str]]:
-        yield first
-        yield from lines
-
-    if re.match(r"\s*<top>", first[1], re.IGNORECASE):
-        yield from _read_classic(path, all_lines())
-        return
-    for number, line in all_lines():
-        id_, tab, text = line.strip("\r\n").partition("\t")
-        if not tab or not id_.strip():
-            raise GroundTruthError(
-                f"{path}:{number}: expected an id, a tab and the question, not {line.strip()!r:.80}. "
-                "Mend or remove the line."
-            )
-        yield f"{path}:{number}", id_.strip(), text.strip()
-
-
-def _read_classic(path: Path, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[str, str, str]]:
-    start, field = 0, ""
-    fields: dict[str, list[str]] = {}
-    for number, line in lines:
-        position = 0
-        for tag in _TAG.finditer(line):
-            fields.setdefault(field, []).append(line[position : tag.start()])
-            position, name, closes = tag.end(), tag[2].lower(), bool(tag[1])
-            if name == "top" and closes:
-                yield _to_topic(f"{path}:{start}", fields)
-                start = 0
-            elif name == "top":
-                if start:
-                    raise GroundTruthError(
-                        f"{path}:{number}: <top> within the topic of line {start}. Add </top>."
-                    )
-                start, fields = number, {}
-            field = "" if closes or name == "top" else name
-        fields.setdefault(field, []).append(line[position:])
-    if start:
-        raise GroundTruthError(f"{path}:{start}: the topic has no </top>. The file may have been cut short.")
-
-
-def _to_topic(place: str, fields: dict[str, list[str]]) -> tuple[str, str, str]:
-    texts = {name: _SPACES.sub(" ", _LABEL.sub("", "".join(parts))).strip() for name, parts in fields.items()}
-    if not texts.get("num"):
-        raise GroundTruthError(f"{place}: the topic has no <num>. Give each topic its number.")
-    text = texts.get("title") or texts.get("desc", "")
-    return place, unescape(texts["num"]), unescape(text)
-
-
-def _topic_line(question: Question) -> bytes:
-    return f"{_cell(question.id)}\t{_one_line(question.question)}".encode()
-
-
-def _classic_topic(question: Question) -> bytes:
-    title = escape(_one_line(question.question))
-    if _LABEL.match(title):
-        title = f"Topic: {title}"
-    return f"<top>\n<num> Number: {escape(_cell(question.id))}\n<title> {title}\n</top>\n".encode()
 
 
 def _qrels_lines(questions: Iterable[Question]) -> Iterator[bytes]:
@@ -236,7 +168,3 @@ def _cell(text: str) -> str:
             "Change the id or the doc_uri, or choose another format."
         )
     return text
-
-
-def _one_line(text: str) -> str:
-    return _SPACES.sub(" ", well_formed(text)).strip()

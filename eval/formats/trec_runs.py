@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eval.formats.trec_topics import SPACES
 from eval.formats.writing import write_lines
 from eval.scored_runs import ScoredRun
 from retrieval.errors import DataError, GroundTruthError
 from retrieval.tables import read_lines
 
-_SPACES = re.compile(r"[ \t\r\n]+")
 _COLUMNS = "topic, Q0, document, rank, score and tag"
 
 
@@ -38,7 +37,7 @@ def read_trec_run(path: str | Path) -> Mapping[str, list[str]]:
     path = Path(path)
     scored: dict[str, list[tuple[float, str]]] = {}
     for number, line in read_lines(path, DataError):
-        cells = _SPACES.split(line.strip(" \t\r\n"))
+        cells = SPACES.split(line.strip(" \t\r\n"))
         if cells == [""]:
             continue
         try:
@@ -71,7 +70,7 @@ def write_trec_run(run: ScoredRun, target: str | Path, normalize: Callable[[str]
         GroundTruthError: if an id or URI holds white space.
         StorageError: if the disk refuses.
     """
-    tag = _SPACES.sub("-", run.name.strip()) or "citeqa"
+    tag = SPACES.sub("-", run.name.strip()) or "citeqa"
     written, without = 0, []
 
     def lines() -> Iterator[bytes]:
