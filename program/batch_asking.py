@@ -118,17 +118,17 @@ def _answer_row(agent: CitingAgent, table: QuestionTable, row: Row) -> tuple[Row
             answer = agent.respond(request)
             if trace_id:
                 span.set_outputs(render_response(answer, new_item_id()).model_dump(exclude_none=True))
-        record = {**_FAILED, **_to_record(answer)}
+        record = {**NO_ANSWER, **_to_record(answer)}
     except CiteqaError as error:
         is_rows_own = isinstance(error, RequestError | FilterError)
-        record = {**_FAILED, "error": _one_line(str(error))}
+        record = {**NO_ANSWER, "error": describe_failure(error)}
     except Exception as error:  # noqa: BLE001 - whatever the agent raised: the reason of this row
-        record = {**_FAILED, "error": _one_line(hide_secrets(repr(error)))}
+        record = {**NO_ANSWER, "error": describe_failure(error)}
     latency_ms = round(1000 * (time.perf_counter() - started), 3)
     return row, {**record, "latency_ms": latency_ms, "trace_id": trace_id}, is_rows_own
 
 
-_FAILED: Mapping[str, Any] = {
+NO_ANSWER: Mapping[str, Any] = {
     "answer": None,
     "cited_uris": [],
     "sources": [],
@@ -138,6 +138,7 @@ _FAILED: Mapping[str, Any] = {
     "usage": None,
     "error": None,
 }
+"""What is known of a row that was not answered, beside the reason."""
 
 
 def to_request(asked: Asked) -> ResponsesAgentRequest:
@@ -197,5 +198,7 @@ def _tokens(usage: Mapping[str, int]) -> dict[str, int] | None:
     }
 
 
-def _one_line(text: str) -> str:
+def describe_failure(error: Exception) -> str:
+    """Why a row failed, on one line, and never a key."""
+    text = str(error) if isinstance(error, CiteqaError) else hide_secrets(repr(error))
     return " ".join(text.split())

@@ -197,7 +197,7 @@ def _write_parquet(path: Path, table: QuestionTable, answers: Answers) -> None:
     import pyarrow as pa  # type: ignore[import-untyped]
     import pyarrow.parquet as parquet  # type: ignore[import-untyped]
 
-    answer_schema = _answer_schema()
+    known_types = answer_types()
     writer: Any = None
     waiting = iter(answers)
     try:
@@ -206,7 +206,7 @@ def _write_parquet(path: Path, table: QuestionTable, answers: Answers) -> None:
             if not batch:
                 break
             rows = [{name: well_formed_value(row.get(name)) for name in ANSWER_FIELDS} for row in batch]
-            known = pa.Table.from_pylist(rows, schema=answer_schema)
+            known = pa.Table.from_pylist(rows, schema=known_types)
             merged = _side_by_side(given.slice(0, len(batch)), known)
             writer = writer or parquet.ParquetWriter(path, merged.schema)
             writer.write_table(merged)
@@ -227,7 +227,8 @@ def _side_by_side(given: Any, known: Any) -> Any:
     return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 
 
-def _answer_schema() -> Any:
+def answer_types() -> Any:
+    """The Arrow schema of `ANSWER_FIELDS`."""
     import pyarrow as pa
 
     text, texts = pa.string(), pa.list_(pa.string())

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import click
 
-from program.commands.options import answering, configured, read_settings
+from program.commands.options import answering, configured, fail, read_settings
 
 
 @click.command()
 @configured
 @click.argument("questions", metavar="QUESTIONS")
 @click.option("--out", required=True, metavar="FILE", help="Where the answers go: .csv, .jsonl or .parquet.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "spark"]),
+    default="local",
+    show_default=True,
+    help="spark: from and to files, directories or tables (catalog.schema.table).",
+)
+@click.option("--model", metavar="URI", help="spark: an agent that MLflow has, models:/… or runs:/…")
 @click.option(
     "--column",
     "columns",
@@ -36,6 +44,8 @@ def answer(
     debug: bool,
     questions: str,
     out: str,
+    engine: str,
+    model: str | None,
     columns: tuple[str, ...],
     k: int | None,
     limit: int | None,
@@ -50,25 +60,49 @@ def answer(
 
     Example: citeqa answer questions.csv --out answers.jsonl --column question=q
     """
+    if model is not None and engine == "local":
+        fail("--model: an agent that MLflow has is asked on Spark. Add --engine spark")
+    if model is not None and k is not None:
+        fail(
+            f"-k {k}: the agent of --model {model} has a k of its own. A column can give each row one: --column k=…"
+        )
     settings = read_settings(config, overrides, retrieval__k=k)
 
-    from pathlib import Path
+    if engine == "spark":
+        from program.spark.asking import Asking
+        from program.spark.run import answer_on_spark
 
-    from program.batch_run import answer_table
-
-    report = answering(
-        lambda show: answer_table(
-            settings,
-            Path(questions),
-            Path(out),
-            columns=columns,
-            limit=limit,
-            threads=threads,
-            max_failed_share=max_failed_share,
-            retry_errors=retry_errors,
-            trace=trace,
-            on_answer=show,
-            on_warning=lambda warning: click.echo(f"Warning: {warning}.", err=True),
+        report = answering(
+            lambda show: answer_on_spark(
+                settings,
+                questions,
+                out,
+                model=model,
+                columns=columns,
+                limit=limit,
+                how=Asking(threads, max_failed_share, trace),
+                retry_errors=retry_errors,
+                on_answer=show,
+            )
         )
-    )
+    else:
+        from pathlib import Path
+
+        from program.batch_run import answer_table
+
+        report = answering(
+            lambda show: answer_table(
+                settings,
+                Path(questions),
+                Path(out),
+                columns=columns,
+                limit=limit,
+                threads=threads,
+                max_failed_share=max_failed_share,
+                retry_errors=retry_errors,
+                trace=trace,
+                on_answer=show,
+                on_warning=lambda warning: click.echo(f"Warning: {warning}.", err=True),
+            )
+        )
     click.echo(report.render())

@@ -1,0 +1,1 @@
+"""Answer batches on Spark: tables in, tables out, the logged agent on every executor."""
