@@ -130,27 +130,40 @@ def _arguments(call: JudgeCall) -> dict[str, Any]:
                 f"{scorer} reads the passages from there. Use the store that the run was made with, or answer "
                 "anew."
             )
-        return {**arguments, "trace": _asked_plainly(call.trace, question)}
+        return {**arguments, "trace": _told_plainly(call.trace, question, call.record.answer)}
     if scorer not in _WITHOUT_QUESTION:
         # As messages, which MLflow's prompts show as plain text; a dictionary they would show as one.
         arguments["inputs"] = {"messages": messages(question)}
     return {**arguments, "outputs": call.record.answer}
 
 
-def _asked_plainly(trace: Trace, question: Question) -> Trace:
-    """The trace with the question as its root's input.
+def _told_plainly(trace: Trace, question: Question, answer: str) -> Trace:
+    """The trace with the question as its root's input, and the answer as its output.
 
-    MLflow shows a judge what the root was called with, and a ResponsesAgent is called with a request of some
-    twenty fields, all but one of them empty: noise that is paid for by the token.
+    MLflow shows a judge what the root was called with and returned. A ResponsesAgent is called with a request of
+    some twenty fields, all but one of them empty: noise that is paid for by the token.
+
+    Raises:
+        DataError: if the root is a search, so that the answer is in no span around it.
     """
     asked = json.dumps({"messages": messages(question)}, ensure_ascii=False)
-    spans = [_with_inputs(span, asked) if span.parent_id is None else span for span in trace.data.spans]
+    said = json.dumps(answer, ensure_ascii=False)
+    spans = []
+    for span in trace.data.spans:
+        if span.parent_id is None:
+            if span.span_type == SpanType.RETRIEVER:
+                raise DataError(
+                    f"Its trace {trace.info.trace_id} holds a search and nothing around it, so MLflow's judges would "
+                    "take the passages for the answer. Trace the agent's answering as a whole."
+                )
+            span = _with_attributes(span, {SpanAttributeKey.INPUTS: asked, SpanAttributeKey.OUTPUTS: said})
+        spans.append(span)
     return Trace(trace.info, TraceData(spans))
 
 
-def _with_inputs(span: Span, inputs: str) -> Span:
+def _with_attributes(span: Span, attributes: Mapping[str, str]) -> Span:
     values = span.to_dict()
-    values["attributes"] = {**values["attributes"], SpanAttributeKey.INPUTS: inputs}
+    values["attributes"] = {**values["attributes"], **attributes}
     return Span.from_dict(values)
 
 

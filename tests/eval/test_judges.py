@@ -20,6 +20,7 @@ import pytest
 from mlflow.entities import AssessmentSource, Feedback
 
 from eval.evaluate import Evaluation, evaluate
+from eval.judges.call import JudgeCall, make_call
 from eval.judges.judge import Judge, configured_judges, evidence_key, expectations
 from eval.judges.judge_model import judge_environment
 from eval.judges.judgements import Judgement, JudgementFile, judging_cost, standing_judgements
@@ -294,6 +295,18 @@ def test_a_trace_that_is_gone_is_a_reason_and_not_a_zero(judged: MakeSettings, l
     assert scores(judging, "judge_retrieval_groundedness")["j1"] is None
     assert "is not in the tracking store" in render_evaluation(judging)
     assert len(language_model.requests) == 3
+
+
+def test_a_trace_that_is_but_a_search_is_judged_by_nobody(store: str) -> None:
+    mlflow.set_tracking_uri(store)
+    with mlflow.start_span("search", span_type="RETRIEVER") as span:
+        span.set_outputs([{"page_content": "Steel is iron.", "metadata": {"doc_uri": "d"}, "id": "1"}])
+    mlflow.flush_trace_async_logging()
+    record = AnswerRecord(id="q", answer="Iron.", trace_id=span.trace_id)
+    judge = Judge("RetrievalGroundedness", "judge_groundedness", "openai:/m")
+    call = JudgeCall(judge, question(), record, mlflow.get_trace(span.trace_id))
+    outcome = make_call(call, lambda **_: pytest.fail("a judge was asked"), JudgeModelSettings())
+    assert "would take the passages for the answer" in str(outcome.judgement.error)
 
 
 def test_a_killed_process_loses_no_verdict_and_asks_none_again(
