@@ -66,6 +66,7 @@ def compare_runs(
     metrics: Sequence[str] | None = None,
     by: Sequence[str] = ("type", "lang"),
     *,
+    explore: bool = True,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Comparison:
@@ -73,8 +74,8 @@ def compare_runs(
 
     With `metrics` these alone are compared, as one family. Without, those that sum a run up (`recall` and `ndcg`
     at the largest common cutoff, citations, facts, abstention) are one family, and the other common metrics
-    another. A question without a value in one of the runs is in no comparison of that metric. `by` are tags to
-    slice by; one that no question has makes no slices.
+    another, unless `explore` is off. A question without a value in one of the runs is in no comparison of that
+    metric. `by` are tags to slice by; one that no question has makes no slices.
 
     Raises:
         DataError: if they have no question or no metric in common.
@@ -83,8 +84,8 @@ def compare_runs(
     pairing = pair_questions(a, b)
     common = _common_metrics(a, b)
     headline = _asked_for(metrics, a, b, common) if metrics else _headline(common)
-    pairs = {metric: pair_values(a, b, pairing, metric) for metric in ([] if metrics else common)}
-    pairs |= {metric: pair_values(a, b, pairing, metric) for metric in headline}
+    chosen = common if explore and not metrics else headline
+    pairs = {metric: pair_values(a, b, pairing, metric) for metric in chosen}
     compared = compare_pairs(pairs, confidence=confidence, seed=seed)
     sliced = _slices(a, b, pairing, [pairs[metric] for metric in headline], by)
     slices = compare_pairs(

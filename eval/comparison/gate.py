@@ -33,7 +33,8 @@ class Check:
         margin: a fall of this much is tolerated. A fall is a rise where lower is better.
         difference: candidate minus baseline, as it is (not turned round).
         low, high: what the true improvement is above, and below, each with the stated confidence.
-        p_value: one-sided, for a fall of no more than the margin, by the randomization test.
+        p_value: one-sided, for a fall of no more than the margin, by the randomization test; 1 where `high` shows
+            no more.
         detectable: the fall that this set would show.
         outcome: `fell`: by more than the margin, with the stated confidence. `held`: such a fall is ruled out.
             `not ruled out`: neither; no proof that nothing fell.
@@ -173,12 +174,12 @@ def bound_gain(
 ) -> tuple[float, float, float]:
     """One-sided lower and upper confidence bounds of the mean gain, and the p-value for a fall within the margin.
 
-    The p-value is 1 where the mean does not lie below minus the margin. `gains` has at least one value.
+    The p-value is 1 where the upper bound does not lie below minus the margin. `gains` has at least one value.
     """
     interval = bootstrap_means(gains[:, None], confidence=2 * confidence - 1, resamples=RESAMPLES, seed=seed)[
         0
     ]
-    if gains.mean() >= -margin:
+    if interval.high >= -margin:
         return interval.low, interval.high, 1.0
     (two_sided,) = sign_flip_p_values(gains[:, None] + margin, resamples=PERMUTATIONS, seed=seed)
     return interval.low, interval.high, two_sided / 2

@@ -58,7 +58,7 @@ def gate(
 
     margins = parse_margins(drops)
     run_a, run_b = (read_scored_run(source, settings.tracking) for source in (baseline, candidate))
-    comparison = compare_runs(run_a, run_b, list(margins), settings.evaluation.slices)
+    comparison = compare_runs(run_a, run_b, list(margins), settings.evaluation.slices, explore=False)
     result = check_gate(
         comparison, margins, confidence=confidence, require_power=require_power, max_missing=max_missing
     )
