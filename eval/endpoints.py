@@ -166,9 +166,20 @@ class StoredTraces:
             trace = self._client.get_trace(trace_id, display=False)
         except (MlflowException, SQLAlchemyError, OSError) as error:
             return None, str(error).partition("\n")[0].rstrip(".")
-        if trace is None or not trace.data.spans or trace.info.state == TraceState.IN_PROGRESS:
+        if trace is None or not _is_whole(trace):
             return None, "it is not finished"
         return trace, ""
+
+
+def _is_whole(trace: Trace) -> bool:
+    """Whether all of its spans have arrived: MLflow sends them in batches, as they end, and the root last."""
+    spans = trace.data.spans
+    known = {span.span_id for span in spans}
+    return (
+        trace.info.state != TraceState.IN_PROGRESS
+        and any(span.parent_id is None for span in spans)
+        and all(span.end_time_ns and (span.parent_id is None or span.parent_id in known) for span in spans)
+    )
 
 
 class _Patience(Retry):
@@ -183,7 +194,7 @@ def _session(num_retries: int) -> requests.Session:
     # An answer that was begun and not received is not asked for again: it would be paid for twice.
     retries = _Patience(
         total=num_retries,
-        read=0,
+        read=False,
         other=0,
         redirect=0,
         status_forcelist=_BUSY,
