@@ -226,6 +226,8 @@ class _TrialRun:
             summary = _summary_from(json.loads((self._path / "summary.json").read_bytes()))
             with (self._path / "scores.jsonl").open("rb") as lines:
                 scores = {row["id"]: row["metrics"] for row in map(json.loads, lines)}
+            if len(scores) != len(self._plan.order):
+                return None
             trial = self._trial("complete", "", summary, Spending(**body["spending"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
