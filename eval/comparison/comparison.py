@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from retrieval.errors import ConfigurationError, DataError
 _AT_K = ("recall", "ndcg")
 _OTHERS = ("citation_precision", "citation_recall", "fact_recall", "abstention_accuracy")
 _HEADLINES_OF_OTHERS = 6
+_RETRIEVED = "retrieval.k"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +75,9 @@ def compare_runs(
     """Compare B with A on the questions that both have, metric by metric and slice by slice.
 
     With `metrics` these alone are compared, as one family. Without, those that sum a run up (`recall` and `ndcg`
-    at the largest common cutoff, citations, facts, abstention) are one family, and the other common metrics
-    another, unless `explore` is off. A question without a value in one of the runs is in no comparison of that
-    metric. `by` are tags to slice by; one that no question has makes no slices.
+    at the largest cutoff that one of them reaches, citations, facts, abstention) are one family, and the other
+    common metrics another, unless `explore` is off. A question without a value in one of the runs is in no
+    comparison of that metric. `by` are tags to slice by; one that no question has makes no slices.
 
     Raises:
         DataError: if they have no question or no metric in common.
@@ -83,7 +85,7 @@ def compare_runs(
     """
     pairing = pair_questions(a, b)
     common = _common_metrics(a, b)
-    headline = _asked_for(metrics, a, b, common) if metrics else _headline(common)
+    headline = _asked_for(metrics, a, b, common) if metrics else _headline(common, _retrieved(a, b))
     chosen = common if explore and not metrics else headline
     pairs = {metric: pair_values(a, b, pairing, metric) for metric in chosen}
     compared = compare_pairs(pairs, confidence=confidence, seed=seed)
@@ -147,16 +149,29 @@ def _asked_for(metrics: Sequence[str], a: ScoredRun, b: ScoredRun, common: Seque
     return list(dict.fromkeys(metrics))
 
 
-def _headline(common: Sequence[str]) -> list[str]:
-    """The metrics that sum up a run of ours; of another's, the first few."""
-    cutoffs: dict[str, int] = {}
+def _headline(common: Sequence[str], retrieved: float) -> list[str]:
+    """The metrics that sum up a run of ours; of another's, the first few.
+
+    A cutoff beyond what was `retrieved` would repeat the last one under a better-sounding name.
+    """
+    cutoffs: dict[str, list[int]] = defaultdict(list)
     for name in common:
         measure, _, cutoff = name.partition("@")
         if measure in _AT_K and cutoff.isdecimal():
-            cutoffs[measure] = max(cutoffs.get(measure, 0), int(cutoff))
-    wanted = [f"{measure}@{cutoffs[measure]}" for measure in _AT_K if measure in cutoffs]
+            cutoffs[measure].append(int(cutoff))
+    wanted = [
+        f"{measure}@{max((k for k in cutoffs[measure] if k <= retrieved), default=min(cutoffs[measure]))}"
+        for measure in _AT_K
+        if measure in cutoffs
+    ]
     wanted += [metric for metric in common if metric in _OTHERS]
     return wanted or list(common[:_HEADLINES_OF_OTHERS])
+
+
+def _retrieved(*runs: ScoredRun) -> float:
+    """How many passages the one that retrieves most retrieves; infinite where that is not known."""
+    ks = [str(run.settings.get(_RETRIEVED, "")) for run in runs]
+    return max(int(k) for k in ks) if all(k.isdecimal() for k in ks) else inf
 
 
 def _slices(

@@ -62,6 +62,15 @@ def test_metrics_that_are_asked_for_are_the_family(make_run: MakeRun) -> None:
     assert not comparison.others
 
 
+@pytest.mark.parametrize(("k_a", "k_b", "cutoff"), [(3, "5", 5), (3, 3, 3), (2, 1, 3), (5, None, 10)])
+def test_the_headline_cutoff_is_none_that_no_run_reaches(
+    make_run: MakeRun, k_a: object, k_b: object, cutoff: int
+) -> None:
+    run = make_run("a", recall_at_3=[1], recall_at_5=[1], recall_at_10=[1])
+    a, b = (replace(run, settings={"retrieval.k": k} if k else {}) for k in (k_a, k_b))
+    assert list(compare_runs(a, b).headline) == [f"recall@{cutoff}"]
+
+
 def test_another_programs_metrics_are_the_headline_where_none_is_ours(make_run: MakeRun) -> None:
     a = make_run("a", correctness=[0, 1], relevance=[1, 1])
     assert list(compare_runs(a, a).headline) == ["correctness", "relevance"]
