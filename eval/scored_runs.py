@@ -9,6 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.uris import UriNormalization
+
 
 @dataclass(frozen=True, slots=True)
 class ScoredRun:
@@ -26,6 +28,7 @@ class ScoredRun:
         dataset: the digest of its questions; empty where that is not known.
         row: question id to its line of `scores.jsonl` (`answer`, `retrieved`, `cited_uris`, `gold`, `usage`, …),
             read when it is asked for; empty where there is no such line.
+        uris: how its documents' URIs were normalized when it was scored; None where that is not known.
         matched_by: what names a question in another run, too. `question`: its text alone, since the ids were
             made up when it was read.
     """
@@ -39,4 +42,5 @@ class ScoredRun:
     settings: Mapping[str, Any] = field(default_factory=dict)
     dataset: str = ""
     row: Callable[[str], Mapping[str, Any]] = lambda _: {}
+    uris: UriNormalization | None = None
     matched_by: Literal["id", "question"] = "id"
