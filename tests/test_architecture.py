@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +44,18 @@ def test_the_program_knows_no_evaluation_but_in_the_body_of_a_command(file: Path
 def test_the_command_line_imports_click_and_nothing_heavier_at_the_top(file: Path) -> None:
     light = {"__future__", "collections", "os", "re", "sys", "typing", "click", "program", "retrieval"}
     assert set(imports(file, top_level_only=True)) <= light
+
+
+def test_every_package_is_installed() -> None:
+    stated = re.findall(
+        r'^  "([a-z_.]+)",$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    there = {
+        ".".join(file.parent.relative_to(ROOT).parts)
+        for top in ("program", "retrieval", "eval")
+        for file in (ROOT / top).rglob("__init__.py")
+    }
+    assert there <= set(stated)
 
 
 def test_data_folders_hold_no_code_and_test_folders_are_no_packages() -> None:
