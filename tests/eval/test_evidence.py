@@ -209,12 +209,16 @@ class Searched:
 VECTOR_SEARCH_ROWS = (["7", "x", "https://a", 0.5], ["8", "y", "https://b", 0.25])
 
 
+def databricks_retriever() -> Any:
+    return pytest.importorskip(
+        "databricks_dspy.retrievers", reason="pip install 'citeqa[databricks]'"
+    ).DatabricksRM
+
+
 @pytest.mark.usefixtures("dspy_autolog")
 @pytest.mark.parametrize("for_agents", [False, True])
 def test_databricks_retriever_for_dspy_is_read_as_it_is_autologged(for_agents: bool) -> None:
-    from databricks_dspy.retrievers import DatabricksRM
-
-    retriever = DatabricksRM(
+    retriever = databricks_retriever()(
         databricks_index_name="i",
         docs_id_column_name="id",
         docs_uri_column_name="url",
@@ -232,9 +236,7 @@ def test_databricks_retriever_for_dspy_is_read_as_it_is_autologged(for_agents: b
 
 @pytest.mark.usefixtures("dspy_autolog")
 def test_a_databricks_retriever_without_a_uri_column_is_read_by_the_extra_one_that_is_named() -> None:
-    from databricks_dspy.retrievers import DatabricksRM
-
-    retriever = DatabricksRM(
+    retriever = databricks_retriever()(
         databricks_index_name="i", columns=["url"], workspace_client=Searched(*VECTOR_SEARCH_ROWS)
     )
     traces = traces_of(lambda: retriever("q"))
