@@ -68,6 +68,8 @@ class StagedAgent:
         collector = self._resources.enter_context(collect_traces())
         program.retriever = RecordedRetriever(index, identity, store, collector, depth, recent)
         self._agent = CitingAgent(program.respond)
+        self._asks_model = settings.answers_with_lm
+        self._is_warm = False
         # Without a language model nothing is waited for, and threads would only wait for one another.
         self._threads = settings.evaluation.threads if settings.answers_with_lm else 1
 
@@ -113,11 +115,19 @@ class StagedAgent:
             before_asking()
             return self.answer(question)
 
+        self._warm_up(questions[0])
         if self._threads == 1:
-            # What a process does at its first answer only (compiling, opening) is no part of any answer's time.
-            self.answer(questions[0])
             return map(ask, questions)
         return map_in_threads(in_current_trace(ask), questions, threads=self._threads, name="citeqa-sweep")
+
+    def _warm_up(self, question: Question) -> None:
+        """What a process does at its first answer only (compiling, opening) is no part of any answer's time.
+
+        A language model is not asked for that: it would be paid.
+        """
+        if not self._is_warm and not self._asks_model:
+            self.answer(question)
+        self._is_warm = True
 
 
 def _search_identity(settings: Settings, index: LocalIndex) -> Mapping[str, Any]:
