@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from eval.formats.trec_runs import read_trec_run
 from eval.ground_truth import GoldItem, Question, read_every_split, read_ground_truth
+from program.commands.dataset import dataset
 from retrieval.corpus import read_documents
 from retrieval.local_index import LocalIndex
 from retrieval.types import Document
@@ -325,3 +327,11 @@ def test_mistakes_in_converting_are_one_line(run: Run, clean: Path) -> None:
         in run("convert", str(clean), "x.csv", "--split", "tset").complaint
     )
     assert not Path("x.csv").exists()
+
+
+def test_the_commands_in_the_documentation_parse() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "ground-truth.md").read_text(encoding="utf-8")
+    calls = [shlex.split(line) for line in text.splitlines() if line.startswith("citeqa dataset ")]
+    assert {words[2] for words in calls} == {"convert", "check", "split", "stats"}
+    for words in calls:
+        dataset.commands[words[2]].make_context(words[2], words[3:])

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
 import pytest
 from mlflow.genai.datasets import create_dataset, get_dataset
 
+from eval.evaluate import evaluate
 from eval.formats.extras import find_losses
 from eval.formats.mlflow_datasets import held_by_mlflow, unread_record_fields, write_mlflow_questions
-from eval.ground_truth import GoldItem, Question, read_ground_truth
+from eval.ground_truth import GoldItem, GroundTruth, Question, read_ground_truth
+from program.settings import Settings
 from retrieval.errors import ConfigurationError, GroundTruthError, StorageError
 
 QUESTIONS = [
@@ -69,6 +72,15 @@ def test_of_two_questions_in_the_same_words_the_first_is_held(store: str) -> Non
     assert {question.id: question for question in read} == {q.id: q for q in QUESTIONS}
     (loss,) = find_losses([*QUESTIONS, again], held_by_mlflow(), "asked before")
     assert (loss.what, loss.questions, loss.first, loss.whole) == ("asked before", 1, "q3", True)
+
+
+def test_an_evaluation_finds_its_dataset_in_the_configured_store(
+    make_settings: Callable[..., Settings], quiz: GroundTruth, store: str
+) -> None:
+    write_mlflow_questions(quiz.questions[:6], "quiz", store)
+    evaluation = evaluate(make_settings(evaluation={"dataset": "mlflow:quiz", "split": "dev"}))
+    assert evaluation.ground_truth.name == "quiz"
+    assert evaluation.result.summary.overall.scored == 6
 
 
 def test_a_dataset_that_is_not_there_names_those_that_are(store: str, tmp_path: Path) -> None:
