@@ -66,6 +66,7 @@ def build_program(
         k=settings.retrieval.k,
         filters=settings.retrieval.filters,
         condense_with=lm,
+        rewrite_with=lm if settings.program.rewrite_query else None,
         adapter=build_adapter(settings.language_model),
         fallback=extractive if settings.reader.fallback == "extractive" else None,
     )

@@ -11,7 +11,7 @@ from dspy.utils.exceptions import DSPyError
 
 from program.lm_errors import describe_lm_error, failure_kind
 from program.readers import Reader
-from program.signatures import CondenseQuestion
+from program.signatures import CondenseQuestion, RewriteQuery
 from program.streaming import emitting, watching_emits
 from program.types import CitedAnswer, Emit, Message, Turn
 from retrieval.errors import LanguageModelError, RequestError
@@ -27,7 +27,8 @@ class CitedQA(dspy.Module):  # type: ignore[misc]
 
     `respond` is the way in for an agent; called as a DSPy module it suits DSPy's optimizers and
     evaluators. With a language model to condense with, a follow-up is rewritten to stand alone; without
-    one, the search is for the question before it and the follow-up together.
+    one, the search is for the question before it and the follow-up together. With one to rewrite with, the
+    search is for the query that it makes of the question.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class CitedQA(dspy.Module):  # type: ignore[misc]
         k: int = 5,
         filters: Filters | None = None,
         condense_with: dspy.LM | None = None,
+        rewrite_with: dspy.LM | None = None,
         adapter: dspy.Adapter | None = None,
         fallback: Reader | None = None,
     ) -> None:
@@ -53,6 +55,10 @@ class CitedQA(dspy.Module):  # type: ignore[misc]
         if condense_with is not None:
             self.condense = dspy.Predict(CondenseQuestion)
             self.condense.set_lm(condense_with)
+        self.rewrite: dspy.Predict | None = None
+        if rewrite_with is not None:
+            self.rewrite = dspy.Predict(RewriteQuery)
+            self.rewrite.set_lm(rewrite_with)
 
     def respond(self, turn: Turn, emit: Emit | None = None) -> CitedAnswer:
         """The answer to one turn; an `Answerer`.
@@ -88,11 +94,15 @@ class CitedQA(dspy.Module):  # type: ignore[misc]
             query = self._standalone(question, history[-HISTORY_MESSAGES:])
             clock.lap("condense")
             both = {**(self.filters or {}), **(filters or {})}
-            passages = traced_search(self.retriever, query, k or self.k, both or None)
+            wanted = query
+            if self.rewrite is not None:
+                wanted = self._rewritten(self.rewrite, query)
+                clock.lap("rewrite")
+            passages = traced_search(self.retriever, wanted, k or self.k, both or None)
             clock.lap("retrieve")
             answer = self._read(query, passages)
             clock.lap("read")
-        answer = replace(answer, query=query, timings_ms=clock.laps_ms)
+        answer = replace(answer, query=wanted, timings_ms=clock.laps_ms)
         return dspy.Prediction(answer=answer.text, cited=answer)
 
     def _standalone(self, question: str, history: Sequence[Message]) -> str:
@@ -108,6 +118,15 @@ class CitedQA(dspy.Module):  # type: ignore[misc]
                 raise
             return _with_previous(question, history)
         return str(prediction.standalone_question).strip() or question
+
+    def _rewritten(self, rewrite: dspy.Predict, question: str) -> str:
+        try:
+            return str(rewrite(question=question).search_query).strip() or question
+        except DSPyError:
+            # The question finds something, too, and the fallback can answer from it.
+            if self.fallback is None:
+                raise
+            return question
 
     def _read(self, query: str, passages: Sequence[Passage]) -> CitedAnswer:
         if self.fallback is None:

@@ -95,6 +95,7 @@ class ProgramSettings(_Section):
     """Compiled programs (JSON), by the name that a request asks for; `default` serves all others."""
 
     states: dict[str, str] = Field(default_factory=dict)
+    rewrite_query: bool = Field(False, description="have the model write the search query")
 
 
 class TrackingSettings(_Section):

@@ -18,6 +18,16 @@ class CondenseQuestion(dspy.Signature):  # type: ignore[misc]
     standalone_question: str = dspy.OutputField()
 
 
+class RewriteQuery(dspy.Signature):  # type: ignore[misc]
+    """Write the search query that finds the passages which answer the question.
+
+    Keep the names, code and numbers of the question, and the language of it. Add no answer.
+    """
+
+    question: str = dspy.InputField()
+    search_query: str = dspy.OutputField()
+
+
 class AnswerFromPassages(dspy.Signature):  # type: ignore[misc]
     """Answer the question from the numbered passages alone, and cite them.
 

@@ -131,6 +131,10 @@ class LocalIndex:
     def __reduce__(self) -> tuple[Any, ...]:
         return LocalIndex.open, (self.path,)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> LocalIndex:
+        """Itself: a snapshot never changes, and DSPy's optimizers copy programs by the dozen."""
+        return self
+
     def search(self, query: str, k: int, filters: Filters | None = None) -> list[Passage]:
         """The at most `k` passages that share most with `query` (BM25), best first.
 

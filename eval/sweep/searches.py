@@ -102,6 +102,10 @@ class RecordedRetriever:
         self._depth = depth
         self._recent = recent or RecentSearches()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> RecordedRetriever:
+        """Itself: copies of a program share what they found."""
+        return self
+
     def search(self, query: str, k: int, filters: Filters | None = None) -> list[Passage]:
         """As the retriever that is recorded; raises what it raises, and keeps nothing of it then.
 

@@ -54,6 +54,40 @@ def test_a_follow_up_is_made_to_stand_alone_before_the_search(
     assert "When does iron melt?" in language_model.prompt(1)
 
 
+def test_a_question_is_searched_for_by_the_query_that_the_model_makes_of_it_and_answered_as_it_was_asked(
+    make_settings: Any, index: LocalIndex, language_model: Any
+) -> None:
+    program = build_program(make_settings(language_model, program={"rewrite_query": True}), index)
+    language_model.fills({"search_query": "iron melts"})
+    language_model.fills(ANSWER)
+    answer = program.respond(Turn("When does Fe become a liquid?"))
+    assert answer.query == "iron melts"
+    assert answer.passages[0].doc_uri == "https://docs.example/iron"
+    assert "When does Fe become a liquid?" in language_model.prompt(1)
+    assert "rewrite" in answer.timings_ms
+    assert [name for name, _ in program.named_predictors()] == ["reader.answer", "condense", "rewrite"]
+
+
+def test_an_empty_query_of_the_model_leaves_the_question(
+    make_settings: Any, index: LocalIndex, language_model: Any
+) -> None:
+    program = build_program(make_settings(language_model, program={"rewrite_query": True}), index)
+    language_model.fills({"search_query": "  "})
+    language_model.fills(ANSWER)
+    assert program.respond(Turn("When does iron melt?")).query == "When does iron melt?"
+
+
+def test_a_copy_of_a_program_searches_the_same_index_with_prompts_of_its_own(
+    lm_program: CitedQA, language_model: Any
+) -> None:
+    copy = lm_program.deepcopy()
+    assert copy.retriever is lm_program.retriever
+    copy.reader.answer.demos = [{"question": "q", "answer": "a"}]
+    assert lm_program.reader.answer.demos == []
+    language_model.fills(ANSWER)
+    assert copy.respond(Turn("When does water boil?")).cited_uris == ["https://docs.example/water"]
+
+
 def test_a_follow_up_is_read_against_the_latest_messages_only(
     lm_program: CitedQA, language_model: Any
 ) -> None:
