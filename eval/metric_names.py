@@ -96,6 +96,15 @@ def parse_metric(name: str) -> Metric:
     return metric
 
 
+def is_metric(name: str) -> bool:
+    """Whether a metric is called so."""
+    try:
+        parse_metric(name)
+    except ConfigurationError:
+        return False
+    return True
+
+
 def is_lower_better(name: str) -> bool:
     """Whether a smaller value of the metric of this name is a better one: mistakes, times and costs."""
     return name.partition("@")[0] in LOWER_IS_BETTER

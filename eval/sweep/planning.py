@@ -127,7 +127,9 @@ def _looks(specification: SweepSpecification, questions: int) -> Sequence[int]:
 
 def _metrics(specification: SweepSpecification, space: Space, ground_truth: GroundTruth) -> list[Metric]:
     """The same for all configurations, whatever their k, so that each can be compared with each."""
-    wanted = parse_metrics(specification.objectives)
+    wanted = parse_metrics(
+        metric for objective in objectives_of(specification) for metric in objective.metrics
+    )
     cutoffs = {*space.base.evaluation.ks, *(metric.cutoff for metric in wanted if metric.cutoff)}
     names_passages = any(
         item.chunk_id is not None for q in ground_truth.questions for group in q.gold for item in group

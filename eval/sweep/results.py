@@ -8,6 +8,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from eval.mixes import Mix
 from eval.paired import PairedDifference
 from eval.summary import Summary
 
@@ -16,10 +17,16 @@ State: TypeAlias = Literal["complete", "stopped", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What is to be made large, or small. `name` is a metric's (`recall@5`, `latency_ms`), `usd` or `tokens`."""
+    """What is to be made large, or small: a metric (`recall@5`, `latency_ms`, `usd`), or a mix of some by its name."""
 
     name: str
     minimize: bool = False
+    mix: Mix | None = None
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that it needs."""
+        return (self.name,) if self.mix is None else tuple(self.mix.weights)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,8 @@ from pydantic import (
     model_validator,
 )
 
-from eval.metric_names import is_lower_better, parse_metric
+from eval.metric_names import is_lower_better, is_metric, parse_metric
+from eval.mixes import parse_mix
 from eval.sweep.results import Objective
 from retrieval.errors import ConfigurationError
 from retrieval.suggestions import did_you_mean
@@ -99,6 +100,13 @@ class Budget(_Part):
     minutes: float | None = Field(None, gt=0)
 
 
+class MixedObjective(_Part):
+    """Several metrics as one objective, under a name of its own (`eval.mixes`)."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    weights: dict[str, float] = Field(min_length=1)
+
+
 class SweepSpecification(_Part):
     """The whole file. `factors` are settings by dotted name, each with its values or its range."""
 
@@ -107,7 +115,7 @@ class SweepSpecification(_Part):
     set: dict[str, Any] = Field(default_factory=dict)
     factors: dict[str, Factor] = Field(min_length=1)
     search: Search = Search()
-    objectives: tuple[str, ...] = Field(("fact_recall",), min_length=1)
+    objectives: tuple[str | MixedObjective, ...] = Field(("fact_recall",), min_length=1)
     select_on: str | None = "dev"
     report_on: str | None = "test"
     holdout: float | None = Field(None, gt=0, lt=1, description="share of select_on kept for the report")
@@ -144,8 +152,9 @@ class SweepSpecification(_Part):
             raise ValueError("give report_on or holdout, not both")
         if self.racing is not None and len(self.objectives) > 1:
             raise ValueError("racing compares by one objective; leave it out, or all objectives but one")
-        if len(set(self.objectives)) < len(self.objectives):
-            raise ValueError(f"an objective is named twice: {', '.join(self.objectives)}")
+        names = [named if isinstance(named, str) else named.name for named in self.objectives]
+        if len(set(names)) < len(names):
+            raise ValueError(f"an objective is named twice: {', '.join(names)}")
         for factor, values in self.factors.items():
             if self.search.method == "grid" and isinstance(values, Range) and values.step is None:
                 if not values.whole:
@@ -205,7 +214,10 @@ def objectives_of(specification: SweepSpecification) -> tuple[Objective, ...]:
     return tuple(_parse_objective(name, "objectives") for name in specification.objectives)
 
 
-def _parse_objective(name: str, place: str) -> Objective:
+def _parse_objective(stated: str | MixedObjective, place: str) -> Objective:
+    if isinstance(stated, MixedObjective):
+        return _parse_mixed(stated, place)
+    name = stated
     try:
         metric = parse_metric(name)
     except ConfigurationError as error:
@@ -230,6 +242,18 @@ def _refuse_what_json_has_not(name: str, value: Any) -> None:
 def _location(error: Mapping[str, Any]) -> tuple[str, ...]:
     """Where the mistake is, without the members of unions that pydantic tried there."""
     return tuple(str(part) for part in error["loc"] if part not in (_VALUES, _RANGE, "int", "float"))
+
+
+def _parse_mixed(stated: MixedObjective, place: str) -> Objective:
+    try:
+        mix = parse_mix(stated.name, stated.weights)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{place}: objectives: {error}") from None
+    if is_metric(stated.name):
+        raise ConfigurationError(
+            f"{place}: objectives: {stated.name!r} is a metric's name. Call the mix otherwise."
+        )
+    return Objective(mix.name, mix=mix)
 
 
 def _describe(error: dict[str, Any], place: str) -> str:

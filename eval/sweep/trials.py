@@ -129,6 +129,7 @@ class _TrialRun:
             identity,
             self._plan.digest,
             [metric.name for metric in self._plan.metrics],
+            [asdict(objective) for objective in self._plan.objectives if objective.mix],
             asdict(self._plan.normalization),
             settings.language_model.model_dump(include={"price"}),
             settings.evaluation.slices,
@@ -178,7 +179,12 @@ class _TrialRun:
             spent = spending_of(record) if is_paid else NOTHING
             self._plan.on_progress(Progress(len(self._records), spent))
         observations = {id_: record.observation() for id_, record in answered.items()}
-        self._scores |= score_questions(questions, observations, self._plan.metrics, self._plan.normalization)
+        scores = score_questions(questions, observations, self._plan.metrics, self._plan.normalization)
+        for mix in (objective.mix for objective in self._plan.objectives if objective.mix):
+            for row in scores.values():
+                if row:
+                    row[mix.name] = mix.value(row)
+        self._scores |= scores
 
     def _check_failures(self, reason: str) -> None:
         failed, asked = len(self._failures), len(self._records)
