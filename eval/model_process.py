@@ -70,7 +70,11 @@ def load_in_process(directory: Path, tracking_uri: str) -> Iterator[ModelProcess
     manager = _Manager(ctx=get_context("spawn"))
     try:
         manager.start(_load, (str(directory), tracking_uri))
-    except EOFError as error:
+    except BaseException as error:
+        # Interrupted while the model is being loaded: the process would go on, and then find nobody there.
+        manager._process.kill()  # type: ignore[attr-defined]
+        if not isinstance(error, EOFError):
+            raise
         raise AgentError(
             f"The process that was to load the model in '{directory}' has ended at once: its last words stand above."
         ) from error

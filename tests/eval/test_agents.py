@@ -186,8 +186,9 @@ def test_a_chat_agent_is_asked_in_its_own_way_and_its_langchain_rows_are_read(
 ) -> None:
     settings = settings_for(logged.chat, evaluation={"agent": {"custom_inputs": {"k": 2}}})
     turns = ({"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hello!"})
-    (answered,) = ask(settings, "q", history=turns)
+    answered, crashed = ask(settings, "q", "crash", history=turns)
     assert answered.record.answer == "3 turns, {'k': 2}"
+    assert "The process in which the model is loaded has ended" in str(crashed.record.error)
     assert [passage.doc_uri for passage in answered.record.retrieved] == ["https://chat/q"]
 
 
