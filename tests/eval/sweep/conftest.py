@@ -14,6 +14,7 @@ import yaml
 
 from eval.stats import Interval
 from eval.summary import Slice, Summary
+from eval.sweep.answering import StagedAgent
 from eval.sweep.results import NOTHING, Spending, State, SweepResult, Trial
 from eval.sweep.run import SweepOptions, run_sweep
 from eval.sweep.specification import SweepSpecification, parse_specification
@@ -138,6 +139,12 @@ def reading_model(language_model: Any) -> Iterator[ReadingModel]:
 
     yield ReadingModel(language_model, layout)
     mlflow.dspy.autolog(disable=True)
+
+
+@pytest.fixture
+def cold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is asked but what is counted: agents answer nothing to warm up."""
+    monkeypatch.setattr(StagedAgent, "_warm_up", lambda *_: None)
 
 
 @pytest.fixture

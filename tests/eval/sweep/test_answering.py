@@ -243,3 +243,20 @@ def test_an_agent_that_cannot_be_made_says_why_and_leaves_tracing_as_it_was(
     mlflow.tracing.reset()
     with collect_traces() as collector:
         assert collector.call(mlflow.trace(lambda: 1)).traces, raised
+
+
+def test_warming_up_is_asked_once_of_an_agent_and_never_of_a_language_model(
+    make_settings: MakeSettings,
+    quiz: GroundTruth,
+    cache: ContentStore,
+    reading_model: Any,
+    searches: list[Any],
+) -> None:
+    with StagedAgent(make_settings(), cache, 3) as agent:
+        assert len(list(agent.answer_all(quiz.questions[:2]))) == 2
+        assert len(list(agent.answer_all(quiz.questions[2:4]))) == 2
+    assert len(searches) == 4
+    with StagedAgent(make_settings(language_model=reading_model.section(cache=False)), cache, 3) as agent:
+        outcomes = list(agent.answer_all(quiz.questions[:2]))
+    assert len(reading_model.prompts) == 2
+    assert all(outcome.is_paid for outcome in outcomes)
