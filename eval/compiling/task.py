@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import dspy
@@ -14,8 +14,8 @@ from program.qa import CitedQA
 class CompilingMetric(Protocol):
     """Scores a prediction of the program as DSPy asks for it.
 
-    Called with `pred_name` (GEPA does), it returns a `dspy.Prediction` with `score` and `feedback`; else a float. More is
-    better, and 1 the best. `trace` is given while demonstrations are collected.
+    Called with `pred_name` (GEPA does), it returns a `dspy.Prediction` with `score` and `feedback`; else a float.
+    More is better, and 1 the best. `trace` is given while demonstrations are collected.
     """
 
     def __call__(
@@ -109,11 +109,3 @@ class Optimizer(Protocol):
     def run(self, task: CompileTask, keep: Keep) -> None:
         """Optimize, handing over every candidate worth choosing from, the optimizer's own choice last."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class OptimizerStopped:
-    """Why an optimizer did not come to its end; what it handed over before counts."""
-
-    reason: str
-    details: Mapping[str, Any] = field(default_factory=dict)
