@@ -38,6 +38,22 @@ class _Call:
 _call: ContextVar[_Call | None] = ContextVar("citeqa_lm_call", default=None)
 
 
+_anew: ContextVar[bool] = ContextVar("citeqa_ask_anew", default=False)
+
+
+@contextmanager
+def asking_anew() -> Iterator[None]:
+    """Within, in this context and its copies, no call is answered from a record; what is said now takes its place.
+
+    For questions that failed: a completion that could not be read would be replayed for ever.
+    """
+    token = _anew.set(True)
+    try:
+        yield
+    finally:
+        _anew.reset(token)
+
+
 class CallContext(BaseCallback):  # type: ignore[misc]
     """Tells the engine below a `dspy.LM` which call its requests belong to.
 
@@ -115,7 +131,7 @@ class RecordedEngine:
         return content_key(self._address, request_to_dict(request), call.rollout_id, call.answered)
 
     def _recorded(self, key: str) -> Response | None:
-        entry = self._store.get(KIND, key)
+        entry = None if _anew.get() else self._store.get(KIND, key)
         if entry is None:
             return None
         try:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from program.agent import CitingAgent
 from program.assembly import build_program
 from program.call_notes import noting_calls
 from program.content_store import ContentStore
+from program.recorded_calls import asking_anew
 from program.responses import render_response
 from program.settings import Settings
 from program.state import load_state
@@ -103,17 +104,21 @@ class StagedAgent:
         return Outcome(record, not cited.fallback_reason, noted.calls > noted.replayed)
 
     def answer_all(
-        self, questions: Sequence[Question], before_asking: Callable[[], None] = lambda: None
+        self,
+        questions: Sequence[Question],
+        before_asking: Callable[[], None] = lambda: None,
+        anew: Set[str] = frozenset(),
     ) -> Iterator[Outcome]:
         """Each question's outcome as it becomes known.
 
         `before_asking` is called before each; what it raises is raised here, after the outcomes of the questions
-        that are under way then.
+        that are under way then. Of the questions whose ids are in `anew`, no language-model call is replayed.
         """
 
         def ask(question: Question) -> Outcome:
             before_asking()
-            return self.answer(question)
+            with asking_anew() if question.id in anew else nullcontext():
+                return self.answer(question)
 
         self._warm_up(questions[0])
         if self._threads == 1:

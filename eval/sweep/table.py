@@ -130,11 +130,7 @@ def _effects(result: SweepResult) -> str:
 
 
 def _left_out(result: SweepResult) -> str:
-    lines = [
-        f"  #{trial.number} {trial.state} {trial.reason}: {describe(trial)}"
-        for trial in result.trials
-        if trial.state != "complete"
-    ]
+    lines = [_why_left_out(trial) for trial in result.trials if trial.state != "complete"]
     unscored = {t.number: t.summary.overall.unscored for t in result.trials if t.state == "complete"}
     lines += [
         f"  #{n}: {count} questions failed and are in no mean (to retry: --retry-errors)"
@@ -142,6 +138,12 @@ def _left_out(result: SweepResult) -> str:
         if count
     ]
     return "\n".join(["Not in the ranking, or not wholly:", *lines]) if lines else ""
+
+
+def _why_left_out(trial: Trial) -> str:
+    if trial.state == "failed":
+        return f"  #{trial.number} failed ({describe(trial)}): {trial.reason}"
+    return f"  #{trial.number} {trial.state} {trial.reason}: {describe(trial)}"
 
 
 def _whereabouts(result: SweepResult) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -274,7 +274,9 @@ class _Asking:
             return
         agent = self._started_agent()
         with _Keeping(self._plan.stages.store) as keeping:
-            for outcome in agent.answer_all(list(todo.values()), self._plan.before_asking):
+            for outcome in agent.answer_all(
+                list(todo.values()), self._plan.before_asking, self._failed(todo)
+            ):
                 if outcome.is_steady:
                     keeping.keep(self._key(todo[outcome.record.id]), _to_json(outcome.record))
                 yield outcome.record, outcome.is_paid
@@ -284,6 +286,13 @@ class _Asking:
         questions = {question.id: question for question in self._plan.order}
         for record in records:
             self._plan.stages.store.put(_FAILURE, self._key(questions[record.id]), _to_json(record))
+
+    def _failed(self, questions: Mapping[str, Question]) -> Set[str]:
+        """The ids of those that failed before, whose calls must not be replayed: they would fail again."""
+        if not self._plan.retry_errors:
+            return frozenset()
+        store = self._plan.stages.store
+        return {id_ for id_, q in questions.items() if store.get(_FAILURE, self._key(q)) is not None}
 
     def _kept(self, question: Question) -> AnswerRecord | None:
         from eval.records import AnswerRecord
