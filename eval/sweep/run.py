@@ -149,7 +149,9 @@ class _Sweep:
             scored = self._evaluate(suggestion)
             self._scored.append(scored)
             study.tell(suggestion, _told(scored.trial))
-            self._stop_if_failing()
+            self._stop_if_failing(FAILED_IN_A_ROW)
+        # Fewer than would stop it, and all of them.
+        self._stop_if_failing(len(self._scored))
 
     def _evaluate(self, suggestion: Suggestion) -> ScoredTrial:
         plan = replace(self._plan, on_progress=self._show(suggestion.number, len(self._plan.order)))
@@ -169,12 +171,14 @@ class _Sweep:
 
         return show
 
-    def _stop_if_failing(self) -> None:
-        last = [scored.trial for scored in self._scored[-FAILED_IN_A_ROW:]]
-        if len(last) == FAILED_IN_A_ROW and all(trial.state == "failed" for trial in last):
+    def _stop_if_failing(self, in_a_row: int) -> None:
+        last = [scored.trial for scored in self._scored[-in_a_row:]]
+        if len(last) == in_a_row and all(trial.state == "failed" for trial in last):
+            failed = "the only configuration" if in_a_row == 1 else f"{in_a_row} configurations"
+            failed += " failed " if in_a_row == 1 else " failed one after the other, the last "
             raise RunStoppedError(
-                f"Stopped: {FAILED_IN_A_ROW} configurations failed one after the other, the last "
-                f"({last[-1].label}) because: {last[-1].reason} Mend the cause and run the same command again."
+                f"Stopped: {failed}({last[-1].label}) because: {last[-1].reason} Mend the cause and run the same "
+                "command again."
             )
 
     def _final_check(self) -> FinalCheck | None:

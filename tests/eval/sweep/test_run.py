@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -246,6 +245,18 @@ def test_three_failures_in_a_row_stop_the_sweep_and_it_goes_on_when_mended(
     result = sweeps.run(factors=factors)
     assert states(result) == ["complete"] * 4
     assert len(asked) == 48
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ([3], r"Stopped: the only configuration failed \(#1 retrieval\.k=3\) because: No language"),
+        ([3, 1], r"Stopped: 2 configu"),
+    ],
+)
+def test_a_sweep_of_which_everything_failed_is_no_result(sweeps: Any, values: list[int], says: str) -> None:
+    with pytest.raises(RunStoppedError, match=says):
+        sweeps.run(factors={"retrieval.k": values}, set={"reader.kind": "lm"})
 
 
 def test_a_baseline_that_fails_is_no_baseline(sweeps: Any) -> None:
@@ -493,70 +504,53 @@ def test_a_grid_beyond_the_limit_runs_when_it_is_confirmed(sweeps: Any) -> None:
 # Killed
 
 
-def kill_at(server: Any, command: list[str], requests: int) -> None:
-    """Run the command until so many requests were made, and kill it as hard as one can."""
+def interrupt_at(server: Any, command: list[str], requests: int, how: signal.Signals) -> tuple[int, str, str]:
+    """Run the command until so many requests were made, and interrupt it; how it ended, and what it said."""
     before = len(server.requests)
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60
         while len(server.requests) - before < requests:
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.005)
-        os.kill(process.pid, signal.SIGKILL)
+        process.send_signal(how)
+        out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
 
 
 @pytest.mark.slow
-def test_killed_three_times_it_goes_on_without_asking_a_finished_question_again(
+def test_killed_and_interrupted_it_goes_on_without_asking_a_finished_question_again(
     sweeps: Any, reading_model: Any, comparable: Callable[[Path], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command_module, "_write_report", lambda _: None)
     reading_model.reads(delay_s=0.06)
-    file = sweeps.write(**lm_keys(reading_model, name="killed"))
-    citeqa = str(Path(sys.executable).with_name("citeqa"))
-    command = [citeqa, "sweep", str(file), "--no-mlflow", "--json"]
-    for asked in (5, 9, 12):
-        kill_at(reading_model.server, command, asked)
-    finished = subprocess.run(command, capture_output=True, timeout=120, check=True)
-    path = Path(json.loads(finished.stdout)["path"])
-    result = (path / "result.json").read_bytes()
-    requests = [json.dumps(body, sort_keys=True) for body in reading_model.server.requests]
-    # Asked when it was killed, a question may be asked once more; none that was answered is.
-    assert len(set(requests)) == 36
-    assert len(requests) <= 36 + 3
-
-    sweep_file(str(file), SweepOptions(), log_to_mlflow=False)
-    assert (path / "result.json").read_bytes() == result
-    assert len(reading_model.server.requests) == len(requests)
-
-    reading_model.reads()
-    cache, results = sweeps.directory / "fresh-cache", sweeps.directory / "fresh"
-    fresh = sweep_file(
-        str(sweeps.write(**lm_keys(reading_model, name="killed", cache=str(cache), results=str(results)))),
-        SweepOptions(),
-        log_to_mlflow=False,
-    )
-    text = json.dumps(comparable(fresh.path)).replace(str(results), str(sweeps.directory / "sweeps"))
-    expected = json.dumps(comparable(path))
-    assert text.replace(fresh.path.name, "x") == expected.replace(path.name, "x")
-
-
-def test_ctrl_c_is_one_line_and_the_same_command_goes_on(sweeps: Any, reading_model: Any) -> None:
-    reading_model.reads(delay_s=0.05)
-    file = sweeps.write(**lm_keys(reading_model))
-    citeqa = str(Path(sys.executable).with_name("citeqa"))
-    command = [citeqa, "sweep", str(file), "--no-mlflow"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        while len(reading_model.server.requests) < 4:
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.005)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (2, "")
+    server = reading_model.server
+    file = str(sweeps.write(**lm_keys(reading_model)))
+    command = [str(Path(sys.executable).with_name("citeqa")), "sweep", file, "--no-mlflow"]
+    for asked in (5, 9, 8):
+        assert interrupt_at(server, command, asked, signal.SIGKILL)[0] == -signal.SIGKILL
+    code, out, err = interrupt_at(server, command, 6, signal.SIGINT)
+    assert (code, out) == (2, "")
     assert err == "Interrupted: what is answered is kept. The same command goes on from there.\n"
+
+    path = sweep_file(file, SweepOptions(), log_to_mlflow=False).path
+    result = (path / "result.json").read_bytes()
+    requests = [json.dumps(body, sort_keys=True) for body in server.requests]
+    # Under way when it was interrupted, a question may be asked once more; none that was answered is.
+    assert len(set(requests)) == 36
+    assert len(requests) <= 36 + 4
+
+    sweep_file(file, SweepOptions(), log_to_mlflow=False)
+    assert (path / "result.json").read_bytes() == result
+    assert len(server.requests) == len(requests)
+
     reading_model.reads()
-    with suppress(KeyboardInterrupt):
-        sweeps.run(**lm_keys(reading_model))
-    assert 36 - 6 <= len(reading_model.prompts) <= 36 - 3, "the fourth was under way"
+    elsewhere = {name: str(sweeps.directory / "fresh" / name) for name in ("cache", "results")}
+    fresh = sweep_file(
+        str(sweeps.write(**lm_keys(reading_model, **elsewhere))), SweepOptions(), log_to_mlflow=False
+    ).path
+    assert len(server.requests) == 36
+    assert json.dumps(comparable(fresh)).replace(str(fresh), str(path)) == json.dumps(comparable(path))
 
 
 def test_results_of_a_killed_sweep_do_not_depend_on_where_it_was_killed(

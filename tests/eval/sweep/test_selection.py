@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,8 @@ def test_one_objective_ranks_by_its_mean(make_trial: MakeTrial) -> None:
     assert rank(trials, [QUALITY]) == ([2, 3, 1], [2])
 
 
-def test_what_is_made_small_ranks_the_other_way(make_trial: MakeTrial) -> None:
-    trials = [make_trial(n, usd=value) for n, value in enumerate([0.5, 0.9, 0.7], start=1)]
-    trials = [bare_trial(t.number, (0.1, value)) for t, value in zip(trials, [0.5, 0.9, 0.7], strict=True)]
+def test_what_is_made_small_ranks_the_other_way() -> None:
+    trials = [bare_trial(n, (0.1, usd)) for n, usd in enumerate([0.5, 0.9, 0.7], start=1)]
     assert rank(trials, [COST])[0] == [1, 3, 2]
 
 
@@ -132,9 +132,8 @@ def test_a_factor_that_decides_everything_explains_all_and_another_nothing() -> 
     trials = []
     for k in (3, 10):
         for kind in ("b", "a"):
-            trial = bare_trial(len(trials) + 1, (k / 10, 0.0))
-            object.__setattr__(trial, "parameters", {"retrieval.k": k, "reader.kind": kind})
-            trials.append(trial)
+            parameters = {"retrieval.k": k, "reader.kind": kind}
+            trials.append(replace(bare_trial(len(trials) + 1, (k / 10, 0.0)), parameters=parameters))
     effects = {e.factor: e for e in factor_effects(trials, ["retrieval.k", "reader.kind"], QUALITY)}
     assert effects["retrieval.k"].share == pytest.approx(1)
     assert effects["reader.kind"].share == pytest.approx(0)
@@ -143,12 +142,20 @@ def test_a_factor_that_decides_everything_explains_all_and_another_nothing() -> 
     assert list(effects["reader.kind"].means) == ["a", "b"]
 
 
-def test_two_trials_explain_nothing_and_equal_ones_have_nothing_to_explain() -> None:
-    two = [bare_trial(1, (0.1, 0.0)), bare_trial(2, (0.9, 0.0))]
-    assert factor_effects(two, ["retrieval.k"], QUALITY)[0].share is None
-    assert (
-        factor_effects([bare_trial(n, (0.5, 0.0)) for n in (1, 2, 3)], ["retrieval.k"], QUALITY)[0].share == 0
-    )
+def effect_of(trials: list[tuple[int, float]]) -> float | None:
+    """What `retrieval.k` explains of trials that are its value and a score."""
+    made = [
+        replace(bare_trial(n, (score, 0.0)), parameters={"retrieval.k": k})
+        for n, (k, score) in enumerate(trials, 1)
+    ]
+    return factor_effects(made, ["retrieval.k"], QUALITY)[0].share
+
+
+def test_values_that_were_tried_once_explain_nothing_and_equal_scores_have_nothing_to_explain() -> None:
+    assert effect_of([(1, 0.1), (2, 0.9)]) is None
+    assert effect_of([(1, 0.1), (2, 0.9), (3, 0.5)]) is None
+    assert effect_of([(1, 0.5), (1, 0.5), (2, 0.5), (2, 0.5)]) == 0
+    assert effect_of([(1, 0.0), (1, 0.2), (2, 0.8), (2, 1.0)]) == pytest.approx(0.64 / 0.68)
     assert factor_effects([], ["retrieval.k"], QUALITY)[0].means == {}
 
 
@@ -156,9 +163,7 @@ def test_two_trials_explain_nothing_and_equal_ones_have_nothing_to_explain() -> 
 def test_a_share_is_a_share(values: list[tuple[Any, float]]) -> None:
     trials = []
     for value, score in values:
-        trial = bare_trial(len(trials) + 1, (score, 0.0))
-        object.__setattr__(trial, "parameters", {"x": value})
-        trials.append(trial)
+        trials.append(replace(bare_trial(len(trials) + 1, (score, 0.0)), parameters={"x": value}))
     (effect,) = factor_effects(trials, ["x"], QUALITY)
     assert effect.share is None or 0 <= effect.share <= 1
     assert sum(count for _, count in effect.means.values()) == len(values)
