@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeAlias
@@ -47,6 +47,7 @@ class Progress:
     abstained: int
     failed: int
     first_failure: str
+    asked: int = 0
 
     def too_many_failed(self, share: float) -> bool:
         """Whether more failed than a share of all; a handful is borne, however few the questions."""
@@ -71,8 +72,8 @@ def ask_waiting(
     *,
     retry_errors: bool = False,
     on_answer: Callable[[int, int], None] | None = None,
-) -> int:
-    """Ask what is not answered yet, each content once; how many were asked. With `retry_errors`, what failed too.
+) -> Progress:
+    """Ask what is not answered yet, each content once. With `retry_errors`, what failed too.
 
     The first slice is small, so that a cause that is none of the questions shows before the others are asked.
 
@@ -84,7 +85,7 @@ def ask_waiting(
     with spark_errors("What waits cannot be told"):
         left = waiting(questions, journal, retried_before).count()
     if not left:
-        return 0
+        return progress(questions, journal)
     check_questions(questions, how.max_failed_share)
     tasks = parallelism(journal.spark)
     with model_udf(journal.spark, agent, how) as ask:
@@ -101,7 +102,7 @@ def ask_waiting(
                     f"{done.known - done.failed} of {done.total} are answered and kept; mend the cause and the same "
                     "command with --retry-errors goes on, or never stop: --max-failed-share 1."
                 )
-    return left
+    return replace(done, asked=left)
 
 
 def waiting(questions: SparkQuestions, journal: SparkJournal, retried_before: str = "") -> DataFrame:

@@ -66,6 +66,8 @@ def open_questions(
     Raises:
         DataError: if it holds no question, lacks a column, or two rows have one id.
     """
+    if not table.columns:
+        raise DataError(f"{place}: holds no questions.")
     wanted = {field: name for field, name in {**_DEFAULTS, **columns}.items() if name}
     found = {field: name for field, name in wanted.items() if _type(table, name) is not None}
     for field, name in wanted.items():
@@ -77,7 +79,7 @@ def open_questions(
     rows = _keyed(table, found, identity)
     if limit is not None:
         rows = rows.orderBy("_key").limit(limit)
-    with spark_errors(f"{place} cannot be read"):
+    with spark_errors(f"Cannot read {place}", DataError):
         count, unusable, without_id = _counts(rows, found)
         if not count:
             raise DataError(f"{place}: holds no questions.")

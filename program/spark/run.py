@@ -11,7 +11,7 @@ from program.batch_questions import parse_columns
 from program.batch_run import BatchReport
 from program.settings import Settings
 from program.spark.agents import find_agent
-from program.spark.asking import Asking, ask_waiting, progress
+from program.spark.asking import Asking, ask_waiting
 from program.spark.journal import SparkJournal
 from program.spark.questions import SparkQuestions, open_questions
 from program.spark.session import open_spark
@@ -47,7 +47,7 @@ def answer_on_spark(
     """
     started, how = time.perf_counter(), how or Asking()
     source, target = questions_place(questions), answers_place(out)
-    if source == target:
+    if source.name == target.name:
         raise ConfigurationError(f"--out {out}: these are the questions. Name another place for the answers.")
     mapping = parse_columns(columns)
     connect(settings.tracking)
@@ -60,9 +60,8 @@ def answer_on_spark(
             "place, or move that one away."
         )
     table = open_questions(read_questions(spark, source), source, mapping, agent.identity, limit)
-    asked = ask_waiting(table, journal, agent, how, retry_errors=retry_errors, on_answer=on_answer)
+    done = ask_waiting(table, journal, agent, how, retry_errors=retry_errors, on_answer=on_answer)
     replace(answers(table, journal, is_text=target.format == "csv"), target)
-    done = progress(table, journal)
     if done.too_many_failed(how.max_failed_share):
         raise RunStoppedError(
             f"'{out}' is written, but {done.failed} of {done.total} questions failed, the first because: "
@@ -74,7 +73,7 @@ def answer_on_spark(
         abstained=done.abstained,
         failed=done.failed,
         first_failure=done.first_failure,
-        asked=asked,
+        asked=done.asked,
         written=True,
         seconds=time.perf_counter() - started,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import sys
 import warnings
@@ -13,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING
 
-from retrieval.errors import ConfigurationError, StorageError
+from retrieval.errors import CiteqaError, ConfigurationError, StorageError
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -28,6 +29,7 @@ _LOCAL = {
     "spark.ui.showConsoleProgress": "false",
 }
 _REASON_CHARACTERS = 300
+_ERROR_CLASS = re.compile(r"(\[[A-Z][A-Z0-9_.]+\] .*?)(?: +SQLSTATE: \w+)?;?$")
 
 
 def open_spark() -> SparkSession:
@@ -99,31 +101,38 @@ def parallelism(spark: SparkSession) -> int:
 
 
 @contextmanager
-def spark_errors(what: str) -> Iterator[None]:
-    """What Spark refuses is a StorageError of one line, which begins with `what` could not be done."""
+def spark_errors(what: str, error_type: type[CiteqaError] = StorageError) -> Iterator[None]:
+    """What Spark refuses is an error of one line: `what` cannot be done, and why."""
     from py4j.protocol import Py4JError  # type: ignore[import-untyped]
     from pyspark.errors import PySparkException
 
     try:
         yield
     except (PySparkException, Py4JError) as error:
-        raise StorageError(f"{what}: {first_reason(error)}") from error
+        raise error_type(f"{what}: {first_reason(error)}") from error
 
 
 def first_reason(error: Exception) -> str:
-    """The line of Spark's report that says what happened: that of the Python worker, where one failed."""
+    """The line of Spark's report that says what happened: what a Python worker raised, or else Spark's own error."""
     lines = [line.strip(" :") for line in str(error).splitlines() if line.strip(" :")]
-    ends = [
-        number for number, line in enumerate(lines) if line.startswith("at ") or "Driver stacktrace" in line
-    ]
-    raised = [line for line in lines[: ends[0] if ends else None] if _is_raised(line)]
-    reason = raised[-1] if raised else (lines or [repr(error)])[0]
+    until = next((number for number, line in enumerate(lines) if line.startswith("at ")), None)
+    raised = [line for line in lines[:until] if _is_raised(line)]
+    told = [found[1] for line in lines if (found := _ERROR_CLASS.search(line))]
+    # The last is the cause of those before.
+    reason = (raised or told or lines[:1] or [repr(error)])[-1]
     return reason[:_REASON_CHARACTERS]
 
 
 def _is_raised(line: str) -> bool:
+    """Whether this is how Python ends a trace: `package.SomeError: reason`."""
     name, colon, _ = line.partition(": ")
-    return bool(colon) and name.replace(".", "").isidentifier() and name.endswith(("Error", "Exception"))
+    is_java = name.startswith(("java.", "org.apache."))
+    return (
+        bool(colon)
+        and not is_java
+        and name.replace(".", "").isidentifier()
+        and name.endswith(("Error", "Exception"))
+    )
 
 
 def _is_local() -> bool:

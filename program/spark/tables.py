@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from program.batch_questions import FORMATS
-from program.spark.session import first_reason, spark_errors
+from program.spark.session import spark_errors
 from retrieval.errors import ConfigurationError, DataError
 from retrieval.tables import table_format
 
@@ -92,14 +92,13 @@ def read_questions(spark: SparkSession, place: Place) -> DataFrame:
     Raises:
         DataError: if it cannot be read.
     """
-    from pyspark.errors import PySparkException
-
-    try:
+    with spark_errors(f"Cannot read {place}", DataError):
         if place.format == TABLE:
-            return spark.table(place.name)
-        table = spark.read.options(**_READING[place.format]).format(place.format).load(place.name)
-    except PySparkException as error:
-        raise DataError(f"Cannot read {place}: {first_reason(error)}") from error
+            table = spark.table(place.name)
+        else:
+            table = spark.read.options(**_READING[place.format]).format(place.format).load(place.name)
+        # Of a table's name that is all: Spark looks it up when its columns are asked for.
+        _ = table.columns
     return table.fillna("") if place.format == "csv" else table
 
 

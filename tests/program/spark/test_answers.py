@@ -64,11 +64,10 @@ def test_each_row_is_that_of_the_local_command_and_is_asked_once(
     assert on_spark("q.jsonl", "s.jsonl", columns=ASKED).asked == 1
     again = on_spark("q.jsonl", "s.jsonl", columns=ASKED, retry_errors=True)
     assert (again.questions, again.asked, again.failed) == (8, 2, 2)
-    assert on_spark("q.jsonl", "s.jsonl", columns=ASKED).asked == 0
     assert [row for row in comparable(read("s.jsonl")) if row["id"] != "new"] == rows
 
 
-def test_csv_is_read_as_it_is_locally_and_written_with_nested_values_as_json(
+def test_csv_is_read_as_locally_written_with_nested_values_as_json_and_traced_if_wanted(
     on_spark: OnSpark, locally: Callable[..., Rows], comparable: Callable[[Rows], Rows]
 ) -> None:
     Path("q.csv").write_text(
@@ -77,9 +76,11 @@ def test_csv_is_read_as_it_is_locally_and_written_with_nested_values_as_json(
         encoding="utf-8",
     )
     on_spark("q.csv", "s.csv", columns=["k=k"])
-    on_spark("q.csv", "s/", columns=["k=k"])
+    on_spark("q.csv", "s/", columns=["k=k"], how=Asking(trace=True))
     local = comparable(locally("q.csv", ["k=k"]))
-    assert comparable(parquet.read_table("s").to_pylist()) == local
+    traced = parquet.read_table("s").to_pylist()
+    assert comparable(traced) == local
+    check_traces(traced)
     cells: Rows = []
     for file in Path("s.csv").glob("part-*"):
         with file.open(encoding="utf-8", newline="") as opened:
@@ -88,6 +89,17 @@ def test_csv_is_read_as_it_is_locally_and_written_with_nested_values_as_json(
         assert (row["question"], row["note"]) == (expected["question"], expected["note"])
         assert json.loads(row["sources"]) == expected["sources"]
         assert (row["answer"], row["error"]) == (expected["answer"] or "", expected["error"] or "")
+
+
+def check_traces(rows: Rows) -> None:
+    """Each answer names its trace in the store."""
+    answered = [row for row in rows if row["answer"]]
+    assert len({row["trace_id"] for row in answered}) == len(answered) > 0
+    for row in answered:
+        trace = mlflow.get_trace(row["trace_id"])
+        assert trace is not None
+        assert len(trace.search_spans(span_type=SpanType.RETRIEVER)) == 1
+        assert row["answer"] in json.dumps(trace.data.spans[0].outputs, ensure_ascii=False)
 
 
 AGENT = """
@@ -164,18 +176,6 @@ def test_too_many_failures_stop_it_after_a_slice_or_are_told_when_all_are_writte
     assert len(read("s.jsonl")) == 30
 
 
-def test_each_answer_names_its_trace_in_the_store(on_spark: OnSpark, read: Callable[[str], Rows]) -> None:
-    write_jsonl("q.jsonl", [{"question": "When does water boil?"}, {"question": "富士山の高さは？"}])
-    on_spark("q.jsonl", "s.jsonl", how=Asking(trace=True))
-    rows = read("s.jsonl")
-    assert len({row["trace_id"] for row in rows}) == 2
-    for row in rows:
-        trace = mlflow.get_trace(row["trace_id"])
-        assert trace is not None
-        assert len(trace.search_spans(span_type=SpanType.RETRIEVER)) == 1
-        assert row["answer"] in json.dumps(trace.data.spans[0].outputs, ensure_ascii=False)
-
-
 @pytest.mark.parametrize(
     ("rows", "arguments", "error", "expected"),
     [
@@ -189,7 +189,7 @@ def test_each_answer_names_its_trace_in_the_store(on_spark: OnSpark, read: Calla
         ),
         ([{"question": "a", "id": 1}, {"question": "b"}], {}, DataError, "the id of 1 rows is empty"),
         ([{"question": ""}], {}, RunStoppedError, "1 of 1 rows have no question"),
-        ([], {}, DataError, ""),
+        ([], {}, DataError, "holds no questions"),
         (
             [{"question": "a"}],
             {"model": "models:/none/1"},
@@ -209,10 +209,34 @@ def test_what_is_wrong_is_told_before_anything_is_asked(
     assert not Path("s.jsonl").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("none.csv", None, "Cannot read "),
+        ("no.such.table", None, "Cannot read no.such.table: "),
+        ("broken.jsonl", '{"question": "a"}\n{"question": \n', "broken.jsonl"),
+        ("broken.csv", "question,id\na,1\nb,2,3\n", "Malformed CSV record: b,2,3"),
+        ("broken.parquet", "no Parquet", "Cannot read "),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_told_in_one_line(
+    on_spark: OnSpark, name: str, content: str | None, expected: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        Path(name).write_text(content)
+    with pytest.raises(DataError) as told:
+        on_spark(name, "s.jsonl")
+    assert expected in str(told.value)
+    assert "\n" not in str(told.value)
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_an_output_of_others_is_left_alone(on_spark: OnSpark) -> None:
     write_jsonl("q.jsonl", [{"question": "a"}])
     Path("s.jsonl").mkdir()
     with pytest.raises(ConfigurationError, match="exists, and not as this command wrote it"):
         on_spark("q.jsonl", "s.jsonl")
+    Path("many").mkdir()
+    Path("q.jsonl").rename("many/q.jsonl")
     with pytest.raises(ConfigurationError, match="these are the questions"):
-        on_spark("q.jsonl", "./q.jsonl/")
+        on_spark("many", "./many/")
