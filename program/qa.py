@@ -71,14 +71,14 @@ class CitedQA(dspy.Module):  # type: ignore[misc]
         if not turn.question.strip():
             raise RequestError("The question is empty. Ask something.")
         try:
-            with dspy.track_usage() as usage, emitting(emit):
+            with emitting(emit):
                 prediction = self(
                     question=turn.question, history=turn.history, k=turn.k, filters=turn.filters
                 )
         except DSPyError as error:
             raise LanguageModelError(describe_lm_error(error), failure_kind(error)) from error
         answer: CitedAnswer = prediction.cited
-        return replace(answer, usage=_total_tokens(usage.get_total_tokens()))
+        return answer
 
     def forward(
         self,
@@ -90,7 +90,7 @@ class CitedQA(dspy.Module):  # type: ignore[misc]
         """A prediction with `answer` (text) and `cited` (the `CitedAnswer`)."""
         clock = _Clock()
         # Stated here because DSPy's default adapter is about to change, and streaming depends on it.
-        with dspy.context(adapter=self.adapter):
+        with dspy.context(adapter=self.adapter), dspy.track_usage() as usage:
             query = self._standalone(question, history[-HISTORY_MESSAGES:])
             clock.lap("condense")
             both = {**(self.filters or {}), **(filters or {})}
@@ -102,7 +102,8 @@ class CitedQA(dspy.Module):  # type: ignore[misc]
             clock.lap("retrieve")
             answer = self._read(query, passages)
             clock.lap("read")
-        answer = replace(answer, query=wanted, timings_ms=clock.laps_ms)
+        tokens = _total_tokens(usage.get_total_tokens())
+        answer = replace(answer, query=wanted, usage=tokens, timings_ms=clock.laps_ms)
         return dspy.Prediction(answer=answer.text, cited=answer)
 
     def _standalone(self, question: str, history: Sequence[Message]) -> str:
