@@ -19,11 +19,16 @@ import requests
 from mlflow.entities import Trace, TraceState
 from mlflow.exceptions import MlflowException
 from mlflow.genai.agent_server.server import RETURN_TRACE_HEADER
-from mlflow.tracing.constant import DATABRICKS_OPTIONS_KEY, DATABRICKS_OUTPUT_KEY, RETURN_TRACE_OPTION_KEY
+from mlflow.tracing.constant import (
+    DATABRICKS_OPTIONS_KEY,
+    DATABRICKS_OUTPUT_KEY,
+    RETURN_TRACE_OPTION_KEY,
+    TRACE_SCHEMA_VERSION_KEY,
+)
 from sqlalchemy.exc import SQLAlchemyError
 from urllib3.util.retry import Retry
 
-from eval.replies import Reply
+from eval.replies import Reply, duration_ms
 from program.lm_errors import hide_secrets
 from program.responses import shorten
 from program.settings import OtherAgentSettings
@@ -33,6 +38,11 @@ TOKEN_VARIABLE = "CITEQA_AGENT_TOKEN"
 
 _BUSY = (429, 503)
 _LONGEST_PAUSE_S = 60
+_DESCRIPTION_WAIT_S = 10
+"""How long a trace whose spans are there may lack what MLflow sends apart from them, its tags and its time among it.
+
+What comes over OpenTelemetry never has it.
+"""
 _CONNECT_TIMEOUT_S = 10
 _REASON_CHARACTERS = 300
 _ADVICE = {
@@ -91,7 +101,7 @@ class Endpoint:
         with self._places:
             said = self._post({**body, DATABRICKS_OPTIONS_KEY: {RETURN_TRACE_OPTION_KEY: True}})
         trace, stored = self._trace_of(said)
-        return Reply(said, (trace,), float(trace.info.execution_duration or 0), stored=stored)
+        return Reply(said, (trace,), duration_ms(trace), stored=stored)
 
     def _post(self, body: Mapping[str, Any]) -> dict[str, Any]:
         try:
@@ -148,11 +158,16 @@ class StoredTraces:
             AgentError: if it is not there in time.
         """
         deadline, pause_s = time.monotonic() + self._wait_s, 0.1
+        whole: Trace | None = None
         while True:
             trace, reason = self._look(trace_id)
-            if trace is not None:
+            if trace is not None and TRACE_SCHEMA_VERSION_KEY in trace.info.trace_metadata:
                 return trace
+            if trace is not None and whole is None:
+                whole, deadline = trace, min(deadline, time.monotonic() + _DESCRIPTION_WAIT_S)
             if time.monotonic() > deadline:
+                if whole is not None:
+                    return whole
                 raise AgentError(
                     f"The trace {trace_id} of the answer is not in the tracking store '{self._uri}' after "
                     f"{self._wait_s:g} s ({reason}). Name the store that the agent writes to with "

@@ -32,6 +32,14 @@ class Reply:
     stored: bool = False
 
 
+def duration_ms(trace: Trace) -> float:
+    """From the beginning of a trace's first span to the end of its last; MLflow's own figure is rounded."""
+    ends = [span.end_time_ns for span in trace.data.spans if span.end_time_ns]
+    if not ends:
+        return float(trace.info.execution_duration or 0)
+    return round((max(ends) - min(span.start_time_ns for span in trace.data.spans)) / 1e6, 3)
+
+
 def read_said(said: Any) -> dict[str, Any]:
     """The parts of a response as JSON has it, as fields of an `AnswerRecord`.
 

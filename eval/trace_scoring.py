@@ -27,7 +27,7 @@ from eval.formats.agent_evaluation_set import to_question
 from eval.ground_truth import GroundTruth
 from eval.questions import Question
 from eval.records import AnswerRecord
-from eval.replies import Reply, read_said
+from eval.replies import Reply, duration_ms, read_said
 from eval.retriever_rows import parse_json_text
 from retrieval.errors import AgentError, DataError, GroundTruthError
 
@@ -179,7 +179,7 @@ def asked_question(trace: Trace) -> Question:
 def to_reply(trace: Trace) -> Reply:
     """What the trace shows of an answer: as it was said, its time, and why it failed where it did."""
     root = _root(trace)
-    latency_ms = float(trace.info.execution_duration or 0)
+    latency_ms = duration_ms(trace)
     if trace.info.state == TraceState.ERROR or root.status.status_code == SpanStatusCode.ERROR:
         return Reply(None, (trace,), latency_ms, AgentError(_failure(root)), stored=True)
     return Reply(_as_said(root.outputs), (trace,), latency_ms, stored=True)

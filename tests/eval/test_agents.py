@@ -27,6 +27,7 @@ from eval.answering import Answered, answer_questions
 from eval.evaluate import Evaluation, evaluate
 from eval.logged_models import find_model
 from eval.questions import Question
+from eval.replies import duration_ms
 from eval.traces import collect_traces
 from program.deploy import log_agent
 from program.settings import Settings, TrackingSettings, validate_settings
@@ -312,7 +313,7 @@ def test_an_agent_behind_mlflows_server_is_scored_by_the_traces_that_it_stores(
         (trace_id,) = {records["q03"].trace_id}
         trace = client.get_trace(trace_id)
         assert trace.info.experiment_id != run.info.experiment_id, "it stays where the server put it"
-        assert records["q03"].latency_ms == trace.info.execution_duration
+        assert records["q03"].latency_ms == duration_ms(trace)
         linked = client.search_traces(
             locations=[trace.info.experiment_id], filter_string=f"attribute.run_id = '{run.info.run_id}'"
         )
