@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -24,6 +24,7 @@ from eval.records import AnswerRecord, RunDirectory
 from eval.summary import Summary, aggregate
 from eval.traces import TraceCollector, collect_traces
 from eval.uris import UriNormalization
+from program.recorded_calls import asking_anew
 from program.trace_store import BATCH_SIZE
 from retrieval.errors import RunStoppedError
 
@@ -112,7 +113,8 @@ def answer_run(
     finished = len(plan.ground_truth.questions) - len(todo)
     progress = _Progress(plan, directory, keep_traces, on_answer, finished)
     try:
-        with collect_traces() as collector:
+        # What could not be read once is recorded, too, and would be replayed.
+        with collect_traces() as collector, asking_anew() if retry_errors else nullcontext():
             if not _retrieval_works(done.values()):
                 first, todo = _try_first(todo)
                 _check_set_up(progress.take(agent, first, collector), first)

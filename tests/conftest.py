@@ -14,6 +14,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# The same examples in each run, however long one takes on a busy machine.
+settings.register_profile("citeqa", derandomize=True, deadline=None)
+settings.load_profile("citeqa")
 
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 

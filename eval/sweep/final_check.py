@@ -11,6 +11,7 @@ from eval.paired import compare_paired
 from eval.records import write_json
 from eval.sweep.results import FinalCheck, Trial
 from eval.sweep.selection import column
+from eval.sweep.space import label
 from eval.sweep.trials import TrialFailedError, TrialPlan, run_trial
 
 _READS = "held-out-reads.json"
@@ -26,7 +27,9 @@ def check_winner(
         StorageError: if the disk refuses.
     """
     digest = reported_on.digest
-    held_out = replace(plan, ground_truth=reported_on, digest=digest, order=reported_on.questions, looks=())
+    held_out = replace(
+        plan, ground_truth=reported_on, digest=digest, split=split, order=reported_on.questions, looks=()
+    )
     objective = plan.objectives[0].name
     best = run_trial(held_out, winner.number, winner.parameters)
     other = (
@@ -37,6 +40,8 @@ def check_winner(
     value, chosen_on = best.trial.objectives[objective], winner.objectives[objective]
     if value is None or chosen_on is None:
         raise TrialFailedError(best.trial.reason or f"{objective} applies to no question of {split}")
+    if other is not None and other.trial.state != "complete":
+        raise TrialFailedError(f"the baseline, with which it is compared: {other.trial.reason}")
     ids = [question.id for question in reported_on.questions]
     return FinalCheck(
         split=split,
@@ -48,7 +53,7 @@ def check_winner(
         difference=compare_paired(objective, column(other, ids), column(best, ids)) if other else None,
         winner_path=best.trial.path,
         baseline_path=other.trial.path if other else None,
-        reads=_count_read(plan.directory.parent / _READS, digest, str(best.trial.path)),
+        reads=_count_read(plan.directory.parent / _READS, digest, label(dict(winner.parameters))),
     )
 
 

@@ -36,6 +36,7 @@ def plan_trials(
         stages=stages,
         ground_truth=ground_truth,
         digest=ground_truth.digest,
+        split=specification.select_on or "all",
         order=order,
         metrics=_metrics(specification, space, ground_truth),
         objectives=objectives_of(specification),

@@ -23,7 +23,9 @@ class RacingPruner(BasePruner):
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether the trial is proved worse than the best complete one."""
         seen = trial.intermediate_values
-        if len(seen) < self._first_look or not any(study.get_trials(False, (TrialState.COMPLETE,))):
+        # By the last question's place: one without a value is answered, too.
+        answered = max(seen, default=-1) + 1
+        if answered < self._first_look or not any(study.get_trials(False, (TrialState.COMPLETE,))):
             return False
         maximize = study.direction == StudyDirection.MAXIMIZE
         return self._evidence(seen, study.best_trial.intermediate_values, maximize) >= 1 / self._alpha

@@ -148,7 +148,7 @@ class _Sweep:
         for suggestion in study:
             scored = self._evaluate(suggestion)
             self._scored.append(scored)
-            study.tell(suggestion, _told(scored.trial))
+            study.tell(suggestion, _told(scored.trial), was_stopped=scored.trial.state == "stopped")
             self._stop_if_failing(FAILED_IN_A_ROW)
         # Fewer than would stop it, and all of them.
         self._stop_if_failing(len(self._scored))
@@ -185,7 +185,9 @@ class _Sweep:
         winner = self._winner()
         if winner is None or self._reported_on is None:
             return None
-        plan = replace(self._plan, on_progress=self._show(winner, len(self._reported_on.questions)))
+        plan = replace(
+            self._plan, on_progress=self._show(len(self._scored) + 1, len(self._reported_on.questions))
+        )
         try:
             return check_winner(
                 plan,

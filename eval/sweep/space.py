@@ -19,6 +19,12 @@ from retrieval.suggestions import did_you_mean
 
 NO_PART_OF_AN_ANSWER = ("evaluation", "serving", "tracking")
 
+HOW_AN_ANSWER_IS_COME_BY = frozenset(
+    f"language_model.{name}"
+    for name in ("timeout_s", "num_retries", "requests_per_minute", "rate_limit_wait_s", "price", "cache")
+)
+"""Settings of a section that answers depend on, on which they do not."""
+
 Parameters = Mapping[str, Any]
 """One configuration: factor (`retrieval.k`) to value."""
 
@@ -170,7 +176,7 @@ def _unknown_setting(name: str) -> str:
             near = did_you_mean(key, model.model_fields) or f"There is: {', '.join(model.model_fields)}."
             return f"no such setting. {near}".strip()
         model = _bare(model.model_fields[key].annotation)
-    if keys[0] in NO_PART_OF_AN_ANSWER:
+    if keys[0] in NO_PART_OF_AN_ANSWER or name in HOW_AN_ANSWER_IS_COME_BY:
         return "this changes no answer, so there is nothing to compare. Put it into `set`."
     if isinstance(model, type) and issubclass(model, BaseModel):
         return f"this is a section. Name one of its settings: {', '.join(model.model_fields)}."

@@ -88,10 +88,18 @@ class Study:
         for number, (parameters, handle) in enumerate(self._asked(), start=1):
             yield Suggestion(number, parameters, handle)
 
-    def tell(self, suggestion: Suggestion, values: Sequence[float] | None) -> None:
-        """What the configuration scored in each objective; None if it was stopped or failed."""
+    def tell(
+        self, suggestion: Suggestion, values: Sequence[float] | None, *, was_stopped: bool = False
+    ) -> None:
+        """What the configuration scored in each objective; None if it was stopped, in a race, or failed."""
+        from optuna.trial import TrialState
+
         self._told[_key(suggestion.parameters)] = None if values is None else list(values)
-        self._tell(suggestion.handle, values)
+        if was_stopped:
+            # Optuna's samplers know such a trial for a bad one, and a failed one for none at all.
+            self._study.tell(suggestion.handle, state=TrialState.PRUNED)
+        else:
+            self._tell(suggestion.handle, values)
 
     def _asked(self) -> Iterator[tuple[Parameters, optuna.trial.Trial]]:
         seen: set[str] = set()

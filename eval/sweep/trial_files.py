@@ -19,6 +19,7 @@ def write_trial(
     path: Path,
     ground_truth: GroundTruth,
     digest: str,
+    split: str,
     settings: Settings,
     questions: Sequence[Question],
     records: Mapping[str, AnswerRecord],
@@ -36,7 +37,7 @@ def write_trial(
             {
                 "dataset": {
                     "path": str(ground_truth.path),
-                    "split": settings.evaluation.split,
+                    "split": split,
                     "digest": digest,
                     "questions": len(ground_truth.questions),
                 },

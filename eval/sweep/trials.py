@@ -70,6 +70,7 @@ class TrialPlan:
     stages: Stages
     ground_truth: GroundTruth
     digest: str
+    split: str
     order: Sequence[Question]
     metrics: Sequence[Metric]
     objectives: Sequence[Objective]
@@ -212,6 +213,7 @@ class _TrialRun:
             self._path,
             self._plan.ground_truth,
             self._plan.digest,
+            self._plan.split,
             settings,
             questions,
             self._records,
