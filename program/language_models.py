@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import dspy
@@ -28,12 +29,13 @@ def build_lm(
     *,
     record_in: ContentStore | None = None,
     limiter: RateLimiter | None = None,
+    wrap: Callable[[Engine], Engine] | None = None,
 ) -> dspy.LM:
     """The language model that the settings name. Nothing is called, and no key is read, until it is asked.
 
     With `record_in`, each call is made once and answered from there ever after, unless `settings.cache` is off.
     It takes the place of DSPy's own cache, which forgets what an answer cost. With a `limiter`, calls wait
-    where the provider is busy.
+    where the provider is busy. `wrap` puts something around the engine that is met by calls that are really made.
 
     Raises:
         ConfigurationError: if no model is named, or its string names no provider that DSPy knows.
@@ -44,6 +46,8 @@ def build_lm(
             "its API key in the environment, or reader.kind: extractive to answer without one."
         )
     engine = _engine(settings)
+    if wrap is not None:
+        engine = wrap(engine)
     if limiter is not None:
         engine = LimitedEngine(engine, limiter, patience_s=settings.rate_limit_wait_s)
     if record_in is not None and settings.cache:
