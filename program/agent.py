@@ -45,11 +45,6 @@ INDEX_ARTIFACT = "index"
 _RETRIEVERS = json.dumps([retriever_schema()])
 
 
-def state_artifact(program: str) -> str:
-    """The name under which a compiled program is logged with the model."""
-    return f"program_{program}"
-
-
 class CitingAgent(ResponsesAgent):
     """Any answerer behind the Responses interface, whole and streamed.
 
@@ -140,10 +135,11 @@ class CiteqaAgent(CitingAgent):
         config = dict(context.model_config or {})
         artifacts = context.artifacts or {}
         config["retrieval"] = {**config.get("retrieval", {}), "index": artifacts[INDEX_ARTIFACT]}
-        states = config.get("program", {}).get("states", {})
-        config["program"] = {
-            "states": {name: artifacts.get(state_artifact(name), states[name]) for name in states}
-        }
+        program = config.get("program", {})
+        # By its artifact is named what was logged; anything else was named when the model was loaded.
+        states = {name: artifacts.get(source, source) for name, source in program.get("states", {}).items()}
+        config["program"] = {**program, "states": states}
+        config["tracking"] = {"uri": mlflow.get_tracking_uri()}
         self._build(validate_settings([("model_config", config)]))
 
     def _build(

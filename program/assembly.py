@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from functools import partial
 
+import dspy
+
 from program.content_store import ContentStore
 from program.extractive import ExtractiveReader, ExtractiveSettings
 from program.language_models import build_adapter, build_lm
+from program.program_sources import locate_state
 from program.qa import CitedQA
 from program.rate_limit import limiter_for
 from program.readers import LMReader
 from program.settings import Settings
 from program.state import load_state
 from retrieval.local_index import LocalIndex
+from retrieval.types import Filters, Passage
 
 DEFAULT_PROGRAM = "default"
 
@@ -37,10 +41,27 @@ def build_programs(
         limit_rate=limit_rate,
     )
     programs = {DEFAULT_PROGRAM: build()}
-    for name, path in settings.program.states.items():
+    for name in settings.program.states:
         programs[name] = build()
-        load_state(programs[name], path)
+        load_compiled(programs[name], settings, name)
     return programs
+
+
+def load_compiled(program: CitedQA, settings: Settings, name: str = DEFAULT_PROGRAM) -> None:
+    """Load into the program what was compiled under a name, wherever that is; nothing where nothing was.
+
+    Raises:
+        ProgramStateError: if it is not there, or does not fit.
+        StorageError: if MLflow has it and cannot be reached.
+    """
+    if (source := settings.program.states.get(name)) is not None:
+        load_state(program, locate_state(source, settings.tracking.uri), origin=source)
+
+
+def program_as_written() -> CitedQA:
+    """Every predictor that a program can have, with the prompts of the code. For comparing; it cannot answer."""
+    lm = dspy.LM("none/none")
+    return CitedQA(_NoDocuments(), LMReader(), condense_with=lm, rewrite_with=lm)
 
 
 def build_program(
@@ -76,3 +97,8 @@ def extractive_settings(settings: Settings) -> ExtractiveSettings:
     """The extractive reader's part of the settings."""
     reader = settings.reader
     return ExtractiveSettings(max_sentences=reader.max_sentences, abstain_below=reader.abstain_below)
+
+
+class _NoDocuments:
+    def search(self, query: str, k: int, filters: Filters | None = None) -> list[Passage]:
+        return []

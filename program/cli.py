@@ -12,12 +12,14 @@ import click
 from program.commands.answer import answer
 from program.commands.ask import ask
 from program.commands.compare import compare
+from program.commands.compile import compile_
 from program.commands.dataset import dataset
 from program.commands.evaluate import evaluate
 from program.commands.gate import gate
 from program.commands.index import index
 from program.commands.log import log
 from program.commands.options import fail
+from program.commands.program import program
 from program.commands.serve import serve
 from program.commands.sweep import sweep
 from retrieval.errors import CiteqaError
@@ -48,5 +50,5 @@ def cli() -> None:
     """Answer questions from your documents with links to the sources, and prove how well."""
 
 
-for command in (index, ask, evaluate, answer, log, serve, sweep, compare, gate, dataset):
+for command in (index, ask, evaluate, answer, log, serve, sweep, compare, gate, compile_, dataset, program):
     cli.add_command(command)

@@ -13,8 +13,9 @@ from mlflow.models.model import ModelInfo
 from mlflow.models.resources import DatabricksServingEndpoint, Resource
 from mlflow.tracing.provider import is_tracing_enabled
 
-from program.agent import INDEX_ARTIFACT, state_artifact
+from program.agent import INDEX_ARTIFACT
 from program.assembly import build_programs
+from program.program_sources import locate_state, state_artifact
 from program.settings import Settings
 from program.tracking import tracking_errors
 
@@ -96,12 +97,15 @@ def _package(name: str) -> Path:
 
 
 def _artifacts(settings: Settings) -> dict[str, str]:
-    states = settings.program.states.items()
-    return {
-        INDEX_ARTIFACT: settings.retrieval.index,
-        **{state_artifact(name): path for name, path in states},
+    # The file and not the URI: what was logged stays what it is when an alias moves.
+    states = {
+        state_artifact(name): str(locate_state(source, settings.tracking.uri))
+        for name, source in settings.program.states.items()
     }
+    return {INDEX_ARTIFACT: settings.retrieval.index, **states}
 
 
 def _model_config(settings: Settings) -> Mapping[str, Any]:
-    return settings.model_dump(mode="json", include=set(SERVED_SECTIONS))
+    config: dict[str, Any] = settings.model_dump(mode="json", include=set(SERVED_SECTIONS))
+    config["program"]["states"] = {name: state_artifact(name) for name in settings.program.states}
+    return config

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from program.program_sources import locate_state
 from program.settings import Settings
 
 _ANSWER_SECTIONS = {"reader", "program"}
@@ -16,13 +17,19 @@ def answer_identity(settings: Settings, index_hash: str) -> dict[str, Any]:
     """The passages (by the hash of the index), the settings and the compiled programs behind an answer.
 
     Settings that change how an answer is come by, and not the answer, are left out: time-outs, retries, caches.
+
+    Raises:
+        ProgramStateError, StorageError: if a program that MLflow has cannot be looked up there.
     """
+    states = {
+        name: locate_state(source, settings.tracking.uri) for name, source in settings.program.states.items()
+    }
     return {
         "index": index_hash,
         "retrieval": {"k": settings.retrieval.k, "filters": settings.retrieval.filters},
         **settings.model_dump(include=_ANSWER_SECTIONS),
         "language_model": settings.language_model.model_dump(include=_LM_FIELDS),
-        "states": {name: _file_hash(Path(path)) for name, path in settings.program.states.items()},
+        "states": {name: _file_hash(path) for name, path in states.items()},
     }
 
 

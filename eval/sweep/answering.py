@@ -17,13 +17,12 @@ from eval.run_identity import code_hash
 from eval.sweep.searches import RecentSearches, RecordedRetriever, noting_evidence
 from eval.traces import collect_traces
 from program.agent import CitingAgent
-from program.assembly import build_program
+from program.assembly import build_program, load_compiled
 from program.call_notes import noting_calls
 from program.content_store import ContentStore
 from program.recorded_calls import asking_anew
 from program.responses import render_response
 from program.settings import Settings
-from program.state import load_state
 from program.threads import map_in_threads
 from retrieval.errors import CiteqaError
 from retrieval.local_index import LocalIndex
@@ -62,8 +61,7 @@ class StagedAgent:
         """`depth`: how many passages each search is made for, whatever k is. `recent` is shared between agents."""
         index = LocalIndex.open(settings.retrieval.index)
         program = build_program(settings, index, record_in=store, limit_rate=True)
-        if "default" in settings.program.states:
-            load_state(program, settings.program.states["default"])
+        load_compiled(program, settings)
         identity = _search_identity(settings, index)
         self._resources = ExitStack()
         collector = self._resources.enter_context(collect_traces())

@@ -36,11 +36,17 @@ def compare(
     """Say whether run B is better than run A, by how much, and why.
 
     Runs are directories of `citeqa eval` or of a sweep's trials, scores.jsonl files, or MLflow runs by id or
-    name, those of mlflow.genai.evaluate included.
+    name, those of mlflow.genai.evaluate included. Of two program files, the prompts are compared.
 
     Example: citeqa compare build/runs/baseline build/runs/candidate --questions 10
     """
     settings = read_settings(config, overrides)
+
+    from eval.comparison.programs import are_programs, render_programs
+
+    if are_programs(a, b):
+        click.echo(render_programs(a, b))
+        return
 
     from eval.comparison.as_json import render_json
     from eval.comparison.changes import question_changes
