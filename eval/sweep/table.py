@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 from eval.paired import PairedDifference
 from eval.sweep.results import Objective, Spending, SweepResult, Trial
 from eval.sweep.space import label
-from eval.text_table import number, signed, table
+from eval.text_table import number, p_value, signed, table
 
 _SHOWN = 20
 _MOST_VALUES = 8
@@ -110,7 +112,7 @@ def _row(result: SweepResult, trial_number: int, objective: Objective) -> tuple[
         if interval is None
         else f"{number(objective.name, interval.low)} – {number(objective.name, interval.high)}",
         "" if difference is None else signed(objective.name, difference.difference.mean),
-        "" if difference is None else f"{difference.p_adjusted:.3f}",
+        "" if difference is None else p_value(difference.p_adjusted),
         describe_cost(trial.spending),
     )
 
@@ -123,7 +125,7 @@ def _effects(result: SweepResult) -> str:
             ", ".join(f"{value}: {mean:.3f}" for value, (mean, _) in effect.means.items()),
         )
         for effect in result.effects
-        if len(effect.means) <= _MOST_VALUES
+        if len(effect.means) <= _MOST_VALUES and len(result.effects) > 1
     ]
     name = result.objectives[0].name
     return table(("factor", "explains", f"mean {name} by value"), rows, left=3) if rows else ""
@@ -152,7 +154,13 @@ def _whereabouts(result: SweepResult) -> str:
 
 def describe(trial: Trial) -> str:
     """`k=5, max_sentences=2`: the settings' last names, which a table has room for."""
-    return ", ".join(f"{name.split('.')[-1]}={label(value)}" for name, value in trial.parameters.items())
+    return ", ".join(f"{name.split('.')[-1]}={_short(value)}" for name, value in trial.parameters.items())
+
+
+def _short(value: Any) -> str:
+    """A value; of the path of a file its name."""
+    text = label(value)
+    return Path(text).name if text.endswith(".json") else text
 
 
 def describe_spending(spending: Spending) -> str:
@@ -178,7 +186,7 @@ def _in_words(difference: PairedDifference, objective: Objective) -> str:
     )
     shown = (
         f"{signed(objective.name, d.mean)} ({signed(objective.name, d.low)} to {signed(objective.name, d.high)}), "
-        f"p = {difference.p_adjusted:.3f}, better on {won} questions and worse on {lost}"
+        f"p {_equals(difference.p_adjusted)}, better on {won} questions and worse on {lost}"
     )
     if difference.p_adjusted < 0.05:
         return f"really {'better' if gained > 0 else 'worse'}: {shown}."
@@ -188,6 +196,11 @@ def _in_words(difference: PairedDifference, objective: Objective) -> str:
         else ""
     )
     return f"cannot be told from it: {shown}{needed}."
+
+
+def _equals(p: float) -> str:
+    text = p_value(p)
+    return f"< {text[1:]}" if text.startswith("<") else f"= {text}"
 
 
 def _is_cheaper(trial: Trial, than: Trial) -> bool:
