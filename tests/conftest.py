@@ -230,6 +230,9 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         # Where Java starts, Spark puts its tables, and its Python workers work.
         patch.chdir(tmp_path_factory.mktemp("spark"))
+        # Java compiles what runs a few times as if it ran for hours.
+        patch.setenv("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
         session = open_spark()
+    session.conf.set("spark.sql.codegen.wholeStage", "false")
     yield session
     session.stop()
