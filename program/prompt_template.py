@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from program.program_file import PredictorState, parse_program
-from program.strict_json import check_plain
+from program.strict_json import MAX_DEPTH, check_plain
 from retrieval.errors import ProgramStateError
 
 _SEPARATOR = "---- Fields and demonstrations, as YAML ----"
@@ -72,8 +72,6 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
     try:
         value = yaml.load(text, Loader=_PlainLoader) or {}
         check_plain(value)
-    except RecursionError:
-        raise ProgramStateError(f"{source}: its YAML is nested too deeply.") from None
     except (yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ProgramStateError(f"{source}: its YAML cannot be read: {reason}.") from error
@@ -88,12 +86,19 @@ class _ReadableDumper(yaml.SafeDumper):
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Of YAML, what JSON has. An alias could make a short text endless."""
+    """Of YAML, what JSON has. An alias could make a short text endless, and depth takes time by its square."""
+
+    depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases are not allowed")
-        return super().compose_node(parent, index)
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise yaml.YAMLError(f"it is nested deeper than {MAX_DEPTH} levels")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
