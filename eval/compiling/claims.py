@@ -88,8 +88,8 @@ def _without_markers(cited: CitedAnswer) -> tuple[str, list[tuple[int, int]]]:
     """The answer without its markers, and (number, place) of each in what is left."""
     plain, places, position = "", [], 0
     for citation in sorted(cited.citations, key=lambda citation: citation.start):
-        plain += cited.text[position : citation.start]
-        places.append((citation.number, len(plain.rstrip())))
+        plain = (plain + cited.text[position : citation.start]).rstrip(" \t")
+        places.append((citation.number, len(plain)))
         position = citation.end
     return plain + cited.text[position:], places
 

@@ -74,13 +74,13 @@ def _hold(question: Question, passages: Sequence[Passage], normalize: Callable[[
     parts = gold_parts(question, normalize)
     if all(part.names_passages for part in parts):
         return True
-    gold = [passage.text for passage in passages if any(part.is_in(passage) for part in parts)]
+    gold = "\n".join(passage.text for passage in passages if any(part.is_in(passage) for part in parts))
     expected: list[tuple[str, ...]] = [(fact,) for fact in question.expected_facts]
     if question.accepted_answers:
         expected.append(question.accepted_answers)
     if not expected:
         expected = [(question.expected_response,)]
-    shares = [max(contained_share(text, fact) for text in gold for fact in facts) for facts in expected]
+    shares = [max(contained_share(gold, fact) for fact in facts) for facts in expected]
     return sum(shares) / len(shares) >= HOLDS
 
 

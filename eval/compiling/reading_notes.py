@@ -19,6 +19,7 @@ TOO_LONG = 2.5
 """An answer of so many times the expected length is called too long."""
 
 _MARGIN = 0.25
+_WIDE_MARGIN = 0.4
 _MOST_SENTENCES = 4
 _SHORT = 40
 _MARKER = re.compile(r"\s*\[\d+\]")
@@ -112,9 +113,9 @@ def _on_claim(claim: Claim, cited: CitedAnswer) -> str:
         return f"{sentence}, cites nothing, though passage [{best}] says it." if most >= STATED else ""
     for number in claim.cited:
         share = share_said(cited.passages[number - 1], claim.text)
-        if share is None or share >= SAYS_NOT:
+        if share is None:
             continue
-        if most >= SAYS and most - share >= _MARGIN:
+        if most >= SAYS and most - share >= (_MARGIN if share < SAYS_NOT else _WIDE_MARGIN):
             says = quoted(quote_of(cited.passages[best - 1], claim.text))
             return f"{sentence}, cites [{number}], which does not say it, while [{best}] does: {says}"
         if most < SAYS_NOT:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from eval.compiling.claims import quote_of
 from eval.compiling.gold_passages import GoldPart, gold_parts
 from eval.compiling.notes import Notes, numbered, quoted, uris
 from eval.questions import Question
@@ -34,20 +35,20 @@ class SearchScope:
     k: int
     filters: Filters | None = None
 
-    def ranking(self, query: str) -> list[Passage]:
-        """What the query finds, `DEPTH` deep or as deep as the program looks; nothing where the search fails."""
+    def ranking(self, query: str) -> list[Passage] | None:
+        """What the query finds, `DEPTH` deep or as deep as the program looks; None where that cannot be done."""
         return self._search(query, max(DEPTH, self.k), self.filters)
 
     def of_document(self, query: str, doc_uri: str) -> list[Passage]:
         """What the query finds in one document; nothing where it has none of its words, or none can tell."""
-        return self._search(query, DEPTH, {**(self.filters or {}), "doc_uri": doc_uri})
+        return self._search(query, DEPTH, {**(self.filters or {}), "doc_uri": doc_uri}) or []
 
-    def _search(self, query: str, k: int, filters: Filters | None) -> list[Passage]:
+    def _search(self, query: str, k: int, filters: Filters | None) -> list[Passage] | None:
         try:
             return self.retriever.search(query, k, filters or None)
         except RetrievalError:
             # Not every index goes that deep or filters by document, and an explanation is worth no failure.
-            return []
+            return None
 
 
 def retrieval_notes(
@@ -62,59 +63,78 @@ def retrieval_notes(
         name = f"Gold {'passage of ' if part.names_passages else ''}document {uris(part.doc_uris)}"
         if found := part.numbers(cited.passages):
             notes.right.append(f"{name} was found, as {numbered(found)}.")
-        elif scope is None:
-            notes.wrong.append(f"{name} was not among the {len(cited.passages)} passages that were found.")
+        elif scope is not None and (ranking := scope.ranking(cited.query)) is not None:
+            notes.wrong.append(_missed(name, part, question, cited, scope, ranking))
         else:
-            notes.wrong.append(_missed(name, part, question, cited, scope))
+            notes.wrong.append(f"{name} was not among the {len(cited.passages)} passages that were found.")
     return notes
 
 
-def _missed(name: str, part: GoldPart, question: Question, cited: CitedAnswer, scope: SearchScope) -> str:
-    ranking = scope.ranking(cited.query)
+def _missed(
+    name: str,
+    part: GoldPart,
+    question: Question,
+    cited: CitedAnswer,
+    scope: SearchScope,
+    ranking: Sequence[Passage],
+) -> str:
     said = [f"{name} {_depth(part.numbers(ranking), ranking, scope.k)}."]
+    asked: list[Passage] = []
     rewritten = cited.query.split() != question.question.split()
     if rewritten and not question.history:
-        asked = scope.ranking(question.question)
+        asked = scope.ranking(question.question) or []
         said.append(f"The question as it was asked finds it {_at_rank(part.numbers(asked), asked)}.")
     made_from = f" (made from {quoted(question.question)})" if rewritten else ""
     said.append(f"The search query was {quoted(cited.query)}{made_from}.")
-    if (gold := _answering_passage(part, question, ranking, scope)) is not None:
-        said += _compare(cited.query, question.question, gold)
+    if (gold := _answering_passage(part, question, [*ranking, *asked], scope)) is not None:
+        said += _compare(cited.query, question, gold)
     return " ".join(said)
 
 
 def _answering_passage(
-    part: GoldPart, question: Question, ranking: Sequence[Passage], scope: SearchScope
+    part: GoldPart, question: Question, seen: Sequence[Passage], scope: SearchScope
 ) -> Passage | None:
     """The passage of the gold that holds most of what is expected; None where none can be found."""
-    expected = " ".join((*question.expected_facts, *question.accepted_answers, question.expected_response))
+    expected = _expected(question)
     found = [passage for uri in part.doc_uris for passage in scope.of_document(expected, uri)]
-    gold = [passage for passage in (*found, *ranking) if part.is_in(passage)]
+    gold = [passage for passage in (*found, *seen) if part.is_in(passage)]
     return max(gold, key=lambda passage: contained_share(passage.text, expected), default=None)
 
 
 def _depth(ranks: Sequence[int], ranking: Sequence[Passage], k: int) -> str:
     if ranks:
         return f"was at rank {ranks[0]} and k was {k}"
+    if not ranking:
+        return "was not found: the search found nothing at all"
     return f"was not among the first {len(ranking)} passages, and k was {k}"
 
 
 def _at_rank(ranks: Sequence[int], ranking: Sequence[Passage]) -> str:
-    return f"at rank {ranks[0]}" if ranks else f"not among the first {len(ranking)} passages either"
+    if ranks:
+        return f"at rank {ranks[0]}"
+    return f"not among the first {len(ranking)} passages either" if ranking else "not either"
 
 
-def _compare(query: str, question: str, gold: Passage) -> list[str]:
+def _expected(question: Question) -> str:
+    return " ".join(
+        (*question.expected_facts, *question.accepted_answers, question.expected_response)
+    ).strip()
+
+
+def _compare(query: str, question: Question, gold: Passage) -> list[str]:
     held = set(analyze(_shown(gold)))
     has, lacks = _words(query, held)
     said = [f"Of its words the gold passage has {_listed(has)} and lacks {_listed(lacks)}."]
     kept = {word.casefold() for word in has}
-    if left_out := [word for word in _words(question, held)[0] if word.casefold() not in kept]:
+    if left_out := [word for word in _words(question.question, held)[0] if word.casefold() not in kept]:
         said.append(
             f"Words of the question that the gold passage has and the query lacks: {_listed(left_out)}."
         )
     heading = " > ".join(dict.fromkeys(filter(None, (gold.title, *gold.headings))))
     under = f", under {quoted(heading)}," if heading else ""
-    said.append(f"The gold passage{under} says: {quoted(gold.text, _GOLD_CHARACTERS)}")
+    expected = _expected(question)
+    says = quote_of(gold, expected) if expected and len(gold.text) > _GOLD_CHARACTERS else gold.text
+    said.append(f"The gold passage{under} says: {quoted(says, _GOLD_CHARACTERS)}")
     return said
 
 

@@ -83,15 +83,16 @@ def open_workshop(
     mlflow.tracing.disable()
     try:
         with dspy.context(lm=task_model, adapter=program.adapter, max_errors=MAX_ERRORS):
-            train = to_examples(splits.train.questions, program, demonstrate=True)
-            dev = to_examples(splits.dev.questions, program, demonstrate=False)
+            normalization = UriNormalization(**settings.evaluation.uris.model_dump())
+            metric = build_metric(specification.mix, normalization, answering, program)
+            examples = partial(
+                to_examples, program=program, applies=metric.applies, normalization=normalization
+            )
+            train = examples(splits.train.questions, demonstrate=True)
+            dev = examples(splits.dev.questions, demonstrate=False)
             task = CompileTask(
                 program=program,
-                metric=build_metric(
-                    specification.mix,
-                    UriNormalization(**settings.evaluation.uris.model_dump()),
-                    answering,
-                ),
+                metric=metric,
                 train=train,
                 validation=dev,
                 task_model=task_model,
