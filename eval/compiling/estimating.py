@@ -7,6 +7,7 @@ from statistics import mean
 
 import dspy
 
+from eval.compiling.optimizers.preparing import prepare
 from eval.compiling.results import Plan
 from eval.compiling.specification import CompileSpecification
 from eval.compiling.splits import Splits
@@ -33,8 +34,8 @@ def estimate(
 
     Choosing on `dev` asks what the optimizer has not asked of it; the final check asks the winner and the seed `test`.
     """
-    asked = optimizer.estimate(len(task.train), len(task.validation))
-    calls_a_run = len([name for name, _ in task.program.named_predictors() if name != "condense"])
+    calls_a_run = len(prepare(task).program.predictors())
+    asked = optimizer.estimate(len(task.train), len(task.validation), calls_a_run)
     calls = asked.program_runs * calls_a_run + asked.prompt_calls
     final_calls = 2 * len(splits.test.questions) * calls_a_run
     prompt_tokens = _prompt_tokens(task)

@@ -102,8 +102,8 @@ class Optimizer(Protocol):
         """Raise ConfigurationError if these are too few examples, or something it needs is not there."""
         ...
 
-    def estimate(self, train: int, validation: int) -> Estimate:
-        """What it will ask."""
+    def estimate(self, train: int, validation: int, predictors: int = ...) -> Estimate:
+        """What it will ask, of a program with so many predictors that examples ask."""
         ...
 
     def run(self, task: CompileTask, keep: Keep) -> None:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from eval.compiling.optimizers.dspy_optimizer import PREDICTORS, DSPyOptimizer
 from eval.compiling.optimizers.settings import OptimizerSettings
-from eval.compiling.optimizers.watching import Watch
+from eval.compiling.optimizers.watching import StoppedError, Watch
 from eval.compiling.task import CompileTask, Estimate
 
 
@@ -57,7 +57,7 @@ class BetterTogether(DSPyOptimizer[BetterTogetherSettings]):
         teleprompters = {
             name: step.teleprompter(task, watch) for name, step in zip(self._names, self._steps, strict=True)
         }
-        return dspy.BetterTogether(metric=task.metric, **teleprompters)
+        return _BetterTogether(metric=task.metric, **teleprompters)
 
     def arguments(self, task: CompileTask) -> dict[str, Any]:
         """As `DSPyOptimizer.arguments`."""
@@ -82,3 +82,13 @@ class BetterTogether(DSPyOptimizer[BetterTogetherSettings]):
     @property
     def _names(self) -> list[str]:
         return [f"{number}_{step.name}" for number, step in enumerate(self._steps, start=1)]
+
+
+class _BetterTogether(dspy.BetterTogether):  # type: ignore[misc]
+    """Lets the error of a step out, where DSPy's logs it and returns as if the chain were at its end."""
+
+    def _run_and_evaluate_step(self, *args: Any, **named: Any) -> Any:
+        try:
+            return super()._run_and_evaluate_step(*args, **named)
+        except Exception as error:
+            raise StoppedError(error) from error

@@ -120,7 +120,7 @@ class DSPyOptimizer(ABC, Generic[S]):
     def _reason(self, error: BaseException, watch: Watch) -> BaseException:
         """What a person is told in the place of what came out of DSPy."""
         if isinstance(error, StoppedError):
-            return error.reason
+            return self._reason(error.reason, watch)
         if isinstance(error, DSPyError):
             return RunStoppedError(f"{self.name} stopped. {describe(error)}")
         if type(error) is Exception and watch.last_failure is not None:

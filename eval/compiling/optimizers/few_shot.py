@@ -1,4 +1,4 @@
-"""Optimizers that choose demonstrations and leave the instructions alone."""
+"""Optimizers that choose demonstrations, in the place of those that the seed has, and leave the instructions alone."""
 
 from __future__ import annotations
 

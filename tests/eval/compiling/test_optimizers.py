@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -438,3 +439,32 @@ def test_a_teachers_model_is_in_the_settings_and_not_in_the_program(make_task: M
     assert not any(predictor.lm for predictor in teacher.program.predictors())
     assert teacher.settings["lm"].model == "openai/teacher"
     assert teaching(make_task()).settings == {}
+
+
+def test_a_step_that_fails_is_not_taken_for_the_end_of_the_chain(
+    make_task: MakeTask, rule_following_model: Any
+) -> None:
+    task = make_task(max_errors=100)
+    settings = {
+        "steps": [{"name": "BootstrapFewShot", "max_bootstrapped_demos": 1}, {"name": "COPRO", "breadth": 2}]
+    }
+
+    def garble_proposals(*arguments: Any) -> Any:
+        """The rest of what the program is asked is answered."""
+        reply = rule_following_model.__class__._garbled(rule_following_model, *arguments)
+        return reply if reply.is_task else replace(reply, text="I would rather not.")
+
+    rule_following_model._garbled = garble_proposals
+    kept: list[Candidate] = []
+    with pytest.raises(RunStoppedError, match=r"BetterTogether stopped\. .*failed"):
+        parse_optimizer({"name": "BetterTogether", **settings}, "optimizer").run(task, kept.append)
+    assert kept
+
+
+def test_what_others_write_to_stderr_meanwhile_is_left_alone(make_task: MakeTask, capsys: Any) -> None:
+    def telling(*arguments: Any) -> Any:
+        print("progress", file=sys.stderr)
+        return cites_briefly(*arguments)
+
+    optimize(make_task(metric=telling), "BootstrapFewShot")
+    assert set(capsys.readouterr().err.split()) == {"progress"}
