@@ -36,7 +36,7 @@ demo: $(READY) ## index the sample documents, ask, and score: seconds after inst
 	@printf '  %s/mlflow ui --backend-store-uri sqlite:///build/mlflow.db   runs and traces\n' $(BIN)
 
 test: $(READY) ## run the tests
-	@$(BIN)/pytest -q -n auto
+	@$(BIN)/pytest -q -n auto --dist loadgroup
 
 check: $(READY) ## lint, formatting and types
 	@$(BIN)/ruff check .

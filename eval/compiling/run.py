@@ -14,6 +14,7 @@ from eval.compiling.candidates import CandidateShelf
 from eval.compiling.estimating import estimate
 from eval.compiling.installing import install
 from eval.compiling.metering import LimitReachedError, Meter, Metered
+from eval.compiling.metric import check_prompts_matter
 from eval.compiling.optimizers import parse_optimizer
 from eval.compiling.results import CompileResult, Plan
 from eval.compiling.selection import is_better, select, winner_of
@@ -131,6 +132,7 @@ class _Compilation:
         )
 
     def _check(self, workshop: Workshop) -> None:
+        check_prompts_matter(self._specification.mix, workshop.task.program)
         self._optimizer.check(len(workshop.task.train), len(workshop.task.validation))
 
     def _optimize(self, workshop: Workshop, shelf: CandidateShelf, key: str) -> str:

@@ -33,7 +33,13 @@ def _verdict(result: CompileResult) -> str:
     made = f"{result.optimizer} made {len(result.candidates)} candidate{'s' * (len(result.candidates) != 1)}"
     early = f" It did not come to its end: {result.stopped_early}." if result.stopped_early else ""
     if result.winner is None:
-        return f"{made}, and none is better than the seed on dev. Nothing was installed.{early}"
+        differences = result.selection.against_baseline.values()
+        same = (
+            " On no question does any of them score otherwise: the metric sees nothing of what they change."
+            if differences and all(d.wins == d.losses == 0 for d in differences)
+            else ""
+        )
+        return f"{made}, and none is better than the seed on dev. Nothing was installed.{same}{early}"
     final = result.selection.final
     if result.is_better:
         return (

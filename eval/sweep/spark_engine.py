@@ -46,13 +46,13 @@ def evaluate_on_spark(
 
     Raises:
         ConfigurationError: if Spark or Java is missing.
-        RunStoppedError: if a task fails, or a configuration does; what was answered is kept.
+        RunStoppedError: if a task fails. A configuration that fails is evaluated again by the driver, which says why.
     """
     from eval.sweep.spark_study import ListedSampler, run_trials_on_spark
-    from program.spark.session import open_spark
+    from program.spark.session import open_spark, parallelism
 
     tracking = plan.space.base.tracking
-    tasks = tasks or open_spark().sparkContext.defaultParallelism
+    tasks = tasks or parallelism(open_spark())
     listed = None if specification.search.method == "tpe" else _listed(specification, plan)
     space = plan.space if listed is None else _space_of(plan.space, listed)
     translated = OptunaSpace(space)
@@ -68,7 +68,12 @@ def evaluate_on_spark(
         n_jobs=tasks,
         directions=["minimize" if objective.minimize else "maximize" for objective in plan.objectives],
     )
-    return [translated.decode(trial.params) for trial in trials]
+    if listed is not None:
+        return listed
+    # A failed one may lack parameters; what it tried is not known, and not missed.
+    return [
+        translated.decode(trial.params) for trial in trials if trial.state == optuna.trial.TrialState.COMPLETE
+    ]
 
 
 def _listed(specification: SweepSpecification, plan: TrialPlan) -> list[Parameters]:
