@@ -12,7 +12,6 @@ import retrieval
 from program.identity import answer_identity
 from program.settings import Settings
 
-
 _CODE = (".py", ".html", ".css", ".js")
 
 
