@@ -21,7 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -199,7 +199,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(200, {"object": "list", "data": [model]})
             case "/counts":
                 with self.server.lock:
-                    self._send(200, asdict(self.server.counts))
+                    # A counter within a dataclass is none of those that `asdict` can copy.
+                    counts = {f.name: getattr(self.server.counts, f.name) for f in fields(Counts)}
+                    self._send(200, counts)
             case _:
                 self._fail(404, f"Nothing is at {self.path}.")
 
