@@ -64,7 +64,6 @@ class BetterTogether(DSPyOptimizer[BetterTogetherSettings]):
         return {
             "valset": list(task.validation),
             "num_threads": task.threads,
-            "max_errors": task.max_errors + 1,
             "seed": task.seed,
             "shuffle_trainset_between_steps": self._set.shuffle_trainset_between_steps,
             "strategy": dspy.BetterTogether.STRAT_SEP.join(self._names),

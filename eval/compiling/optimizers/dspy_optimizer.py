@@ -107,7 +107,8 @@ class DSPyOptimizer(ABC, Generic[S]):
             dspy.context(
                 lm=task.task_model,
                 num_threads=task.threads,
-                max_errors=_bearing(task.max_errors),
+                # DSPy stops at this number of errors, and not beyond it.
+                max_errors=task.max_errors + 1,
                 callbacks=[*dspy.settings.callbacks, watch],
                 # COPRO prints the last prompt of it, and programs that are copied carry it along.
                 disable_history=True,
@@ -129,8 +130,3 @@ class DSPyOptimizer(ABC, Generic[S]):
                 f"{self.name} stopped: too many examples failed. The last: {describe(watch.last_failure)}"
             )
         return error
-
-
-def _bearing(max_errors: int) -> int:
-    """DSPy stops at this number of errors, and not beyond it."""
-    return max_errors + 1

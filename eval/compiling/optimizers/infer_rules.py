@@ -52,7 +52,6 @@ class InferRules(DSPyOptimizer[InferRulesSettings]):
             metric=task.metric,
             teacher_settings=teaching(task).settings,
             num_threads=task.threads,
-            max_errors=task.max_errors + 1,
             **self._set.model_dump(exclude={"budget"}),
         )
         # DSPy has the teacher write the rules, with samples that are always the same.

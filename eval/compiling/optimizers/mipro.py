@@ -104,7 +104,6 @@ class MIPROv2(DSPyOptimizer[MIPROv2Settings]):
             teacher_settings=teaching(task).settings,
             auto=None,
             num_threads=task.threads,
-            max_errors=task.max_errors + 1,
             # Here and not in `compile`, which takes a seed of 0 for none.
             seed=task.seed,
             **self._set.model_dump(include=chosen | {"metric_threshold", "init_temperature"}),
