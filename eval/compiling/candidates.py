@@ -73,9 +73,14 @@ class CandidateShelf:
 
 
 def state_key(program: CitedQA) -> str:
-    """A hash of what compiling changes: instructions and demonstrations, predictor by predictor."""
+    """A hash of what compiling changes: instructions, names of fields and demonstrations, predictor by predictor."""
     parts = [
-        (name, predictor.signature.instructions, [dict(demo) for demo in predictor.demos])
+        (
+            name,
+            predictor.signature.instructions,
+            [(field, stated.json_schema_extra) for field, stated in predictor.signature.fields.items()],
+            [dict(demo) for demo in predictor.demos],
+        )
         for name, predictor in program.named_predictors()
     ]
     return content_key(parts)

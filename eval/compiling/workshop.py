@@ -9,6 +9,7 @@ from functools import partial
 
 import dspy
 import mlflow
+from mlflow.tracing.provider import is_tracing_enabled
 
 from eval.compiling.examples import to_examples
 from eval.compiling.metering import Meter, MeteredEngine
@@ -18,13 +19,12 @@ from eval.compiling.specification import CompileSpecification, model_settings
 from eval.compiling.splits import Splits
 from eval.compiling.task import CompileTask
 from eval.uris import UriNormalization
-from program.assembly import DEFAULT_PROGRAM, build_program
+from program.assembly import build_program, load_compiled
 from program.content_store import ContentStore
 from program.language_models import build_lm
 from program.qa import CitedQA
 from program.rate_limit import limiter_for
 from program.settings import LanguageModelSettings, Settings
-from program.state import load_state
 from retrieval.errors import ConfigurationError
 from retrieval.local_index import LocalIndex
 
@@ -79,7 +79,7 @@ def open_workshop(
     if specification.teacher_model is not None:
         teacher = program.deepcopy()
         teacher.set_lm(lm_of(teaching))
-    was_tracing = mlflow.tracing.is_enabled() if hasattr(mlflow.tracing, "is_enabled") else True
+    was_tracing = is_tracing_enabled()
     mlflow.tracing.disable()
     try:
         with dspy.context(lm=task_model, adapter=program.adapter, max_errors=MAX_ERRORS):
@@ -106,14 +106,14 @@ def open_workshop(
             yield Workshop(task, retriever, asked - len(train) - len(dev))
     finally:
         if was_tracing:
-            mlflow.tracing.enable()
+            # Not `enable`, which opens the tracking store at once, wherever MLflow happens to point.
+            mlflow.tracing.reset()  # type: ignore[no-untyped-call]
 
 
 def _program(settings: Settings, index: LocalIndex) -> CitedQA:
     """The seed, with whatever was compiled before; its predictors take DSPy's current language model."""
     program = build_program(settings, index)
-    if (state := settings.program.states.get(DEFAULT_PROGRAM)) is not None:
-        load_state(program, state)
+    load_compiled(program, settings)
     program.set_lm(None)
     # A fallback would hide that the model failed.
     program.fallback = None
