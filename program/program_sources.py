@@ -1,6 +1,6 @@
 """Where a program is: at a path, among the artifacts of a run, in a logged model, or in the Prompt Registry.
 
-    build/compile/best.json                 a file
+    build/programs/tutorial.json           a file
     runs:/<run id>/<artifact path>          an artifact of an MLflow run
     models:/<name>/<version>, @<alias>      the compiled program that an agent was logged with; one that has several
     models:/m-<id>                          is asked for one with #<name of the program>
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-DOWNLOADS = Path("build/programs")
+DOWNLOADS = Path("build/downloaded-programs")
 """Programs that came from MLflow, by the hash of their content. Can be deleted at any time."""
 
 NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE")

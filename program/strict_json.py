@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from math import isfinite
 from typing import Any, NoReturn
 
 MAX_DEPTH = 64
+
+_BRACKET_OR_TEXT = re.compile(rb'[][{}]|"(?:[^"\\]|\\.)*\\?(?:"|\Z)', re.DOTALL)
 
 
 def parse_strictly(content: bytes) -> Any:
@@ -19,14 +22,13 @@ def parse_strictly(content: bytes) -> Any:
     """
     if content[:1] == b"\x80":
         raise ValueError("it is a pickle, which could run code when loaded")
+    _refuse_depth(content)
     try:
         value = json.loads(
             content.decode("utf-8-sig"), object_pairs_hook=_without_duplicates, parse_constant=_refuse
         )
     except UnicodeDecodeError as error:
         raise ValueError(f"it is not UTF-8: {error.reason} at byte {error.start}") from error
-    except RecursionError:
-        raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels") from None
     check_plain(value)
     return value
 
@@ -44,6 +46,19 @@ def check_plain(value: Any) -> None:
         if not level:
             return
     raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
+
+
+def _refuse_depth(content: bytes) -> None:
+    # Before it is parsed: how deep a parser may recurse, and what it does beyond, is Python's and the stack's affair.
+    depth = 0
+    for found in _BRACKET_OR_TEXT.finditer(content):
+        match found[0]:
+            case b"{" | b"[":
+                depth += 1
+                if depth > MAX_DEPTH:
+                    raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
+            case b"}" | b"]":
+                depth -= 1
 
 
 def _inside(value: Any) -> Sequence[Any]:

@@ -10,7 +10,10 @@ from unicodedata import east_asian_width
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 _BROKEN_FROM = 60
 """Columns from which a line that goes on in the next one is taken to be broken there, and not to end."""
-_PIECE = re.compile(r"\s+|[^\s\u3000-\u9fff\uac00-\ud7af\uff00-\uffef]+|.")
+# A word, or a Japanese character with what no line begins with.
+_PIECE = re.compile(
+    r"\s+|[^\s\u3000-\u9fff\uac00-\ud7af\uff00-\uffef]+|.[、。，．・」』）】〕ーっゃゅょッャュョ！？]*"
+)
 
 
 def visible(text: str) -> str:

@@ -22,7 +22,7 @@ def program() -> None:
 
     A program is a file, runs:/<run id>/<path>, models:/<name>@<alias> or prompts:/<name>@<alias>.
 
-    Example: citeqa program show build/compiled/program.json
+    Example: citeqa program show build/programs/tutorial.json
     """
 
 
@@ -36,7 +36,7 @@ def show(
 ) -> None:
     """Show instructions, demonstrations, provenance and scores.
 
-    Example: citeqa program show build/compiled/program.json --full
+    Example: citeqa program show build/programs/tutorial.json --full
     """
     settings = read_settings(config, overrides)
 
@@ -63,7 +63,7 @@ def diff(a: str, b: str, config: str | None, overrides: tuple[str, ...], debug: 
 
     Exit code 0: both ask a language model the same; 1: they do not; 2: it could not be told.
 
-    Example: citeqa program diff seed build/compiled/program.json --markdown
+    Example: citeqa program diff seed build/programs/tutorial.json --markdown
     """
     settings = read_settings(config, overrides)
 
@@ -88,7 +88,7 @@ def register(
 ) -> None:
     """Register a program as versions of prompts in MLflow's Prompt Registry.
 
-    Example: citeqa program register build/compiled/program.json qa_prompts --alias champion
+    Example: citeqa program register build/programs/tutorial.json qa_prompts --alias champion
     """
     settings = read_settings(config, overrides)
 
@@ -96,9 +96,9 @@ def register(
     from program.prompt_registry import register_program
     from program.tracking import connect
 
-    file = locate_state(source, settings.tracking.uri)
+    _read(source, settings)  # Refused before a store is made for it.
     connect(settings.tracking)
-    registered = register_program(file, name, alias)
+    registered = register_program(locate_state(source, settings.tracking.uri), name, alias)
     for predictor, uri in registered.prompts.items():
         click.echo(f"{predictor}: {uri}")
     by = f"prompts:/{name}@{alias}" if alias else registered.uri

@@ -119,10 +119,22 @@ def test_what_is_odd_but_harmless_is_read(tmp_path: Path) -> None:
     assert found == {"question": "half \ufffd", "number": 10**4000, "class": "os.system"}
 
 
+def test_brackets_in_text_are_no_depth_and_text_that_does_not_end_takes_no_time(tmp_path: Path) -> None:
+    file = tmp_path / "p.json"
+    file.write_bytes(demo(question="[{" * 1000 + '"\\'))
+    assert read_program_file(file).predictors["answer"].demos[0]["question"] == "[{" * 1000 + '"\\'
+    for content in (b'"' + b'\\"' * 5_000_000, b'"\\' * 5_000_000, b'["' * 5_000_000):
+        file.write_bytes(content)
+        with pytest.raises(ProgramStateError, match="not readable JSON"):
+            read_program_file(file)
+
+
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "p.json").open("wb") as file:
         file.truncate(MAX_BYTES + 1)
-    with pytest.raises(ProgramStateError, match=r"has 20\.0 MB; 20 MB is the most\. Keep fewer demonstrations"):
+    with pytest.raises(
+        ProgramStateError, match=r"has 20\.0 MB; 20 MB is the most\. Keep fewer demonstrations"
+    ):
         read_program_file(tmp_path / "p.json")
 
 

@@ -66,7 +66,6 @@ def save(tmp_path: Path) -> Save:
 @pytest.fixture(autouse=True)
 def registry(trace_store: str) -> Iterator[str]:
     """The session's store, with what URIs mean in it asked anew."""
-    mlflow.set_tracking_uri(trace_store)
     forget_located()
     yield trace_store
     forget_located()
@@ -226,12 +225,13 @@ def test_a_person_edits_a_prompt_in_mlflow_and_names_the_new_version(save: Save,
 @pytest.fixture(scope="module")
 def lost(trace_store: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     """A program, a prompt that is a chat, and a program of which a prompt is missing."""
-    mlflow.set_tracking_uri(trace_store)
     file = tmp_path_factory.mktemp("lost") / "p.json"
     write_program_file(file, program())
-    register_program(file, "lost", alias="champion")
-    mlflow.genai.register_prompt("chat", [{"role": "system", "content": "Answer."}])
-    mlflow.genai.register_prompt("torn", "predictors:\n  answer: prompts:/torn_answer/1\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", trace_store)
+        register_program(file, "lost", alias="champion")
+        mlflow.genai.register_prompt("chat", [{"role": "system", "content": "Answer."}])
+        mlflow.genai.register_prompt("torn", "predictors:\n  answer: prompts:/torn_answer/1\n")
 
 
 @pytest.mark.parametrize(
