@@ -187,10 +187,13 @@ class _Compilation:
                 "teacher": (specification.teacher_model or {}).get("model"),
             },
             "dataset": {
-                "name": splits.train.name,
-                "train": {"split": specification.train, "questions": len(splits.train.questions)},
-                "dev": {"split": specification.dev, "questions": len(splits.dev.questions)},
+                "path": str(splits.train.path),
                 "digest": splits.train.digest,
+                "splits": {
+                    specification.train: len(splits.train.questions),
+                    specification.dev: len(splits.dev.questions),
+                    specification.test: len(splits.test.questions),
+                },
             },
             "metric": dict(specification.mix.weights),
         }

@@ -91,7 +91,12 @@ def test_what_is_gained_is_proved_on_questions_that_nobody_saw_and_installed_and
     assert result.installed == Path("build/programs/taught.json")
     body = json.loads(result.installed.read_text(encoding="utf-8"))
     assert body["provenance"]["optimizer"]["name"] == "BootstrapFewShotWithRandomSearch"
-    assert body["provenance"]["scores"]["held_out"]["winner"] == final.held_out
+    held_out = body["provenance"]["scores"]["test"]
+    assert held_out["this"]["compiled_metric"][0] == pytest.approx(final.held_out, abs=1e-6)
+    assert held_out["difference"]["compiled_metric"][0] == pytest.approx(
+        final.difference.difference.mean, abs=1e-6
+    )
+    assert body["provenance"]["dataset"]["splits"] == dict.fromkeys(("train", "dev", "test"), QUESTIONS)
     settings = make_taught_settings(program={"states": {"default": str(result.installed)}})
     assert build_programs(settings)["default"].reader.answer.demos
 
