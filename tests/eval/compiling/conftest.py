@@ -9,9 +9,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import dspy
+import mlflow
 import pytest
 
-from program.settings import Settings, validate_settings
+from program.assembly import build_program
+from program.language_models import build_lm
+from program.qa import CitedQA
+from program.settings import LanguageModelSettings, Settings, validate_settings
 from retrieval.local_index import LocalIndex
 from retrieval.types import Document
 
@@ -25,7 +30,7 @@ MakeSettings = Callable[..., Settings]
 
 @pytest.fixture(scope="session")
 def rule_following() -> ModuleType:
-    """The module of the server: `RuleFollowingModel`, `Faults`, `Knowledge`, `listening`."""
+    """The module of the server: `RuleFollowingModel`, `Faults`, `Knowledge`, `listening`, `reply_to`, `skills_told`."""
     return _model
 
 
@@ -57,6 +62,24 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def collection_questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file with the 240 questions about the collection; `train`, `dev` and `test` have 80 each."""
     return _task.write_questions(tmp_path_factory.mktemp("questions") / "collection.jsonl")
+
+
+@pytest.fixture
+def ruled_lm(rule_following_model: Any) -> dspy.LM:
+    """The rule-following model as our program asks it, with no cache and no retries."""
+    settings = LanguageModelSettings(
+        model="openai/rules", api_base=rule_following_model.url, cache=False, num_retries=0
+    )
+    return build_lm(settings)
+
+
+@pytest.fixture
+def untraced_program(collection: Path, rule_following_model: Any, mlflow_as_found: None) -> CitedQA:
+    """The program over the collection, rewriting queries, for hundreds of questions: MLflow keeps no trace of them."""
+    mlflow.tracing.disable()
+    model = {"model": "openai/rules", "api_base": rule_following_model.url, "cache": False, "num_retries": 0}
+    settings = validate_settings([("test", {"program": {"rewrite_query": True}, "language_model": model})])
+    return build_program(settings, LocalIndex.open(collection))
 
 
 @pytest.fixture

@@ -29,8 +29,21 @@ from typing import Any
 from model_rules.answering import Knowledge
 from model_rules.prompts import text_of
 from model_rules.replies import Reply, reply_to
+from model_rules.skills import harm_told, skills_told
 from model_rules.words import chance, count_tokens, cut_to_tokens
 from synthetic_task import VOCABULARY
+
+__all__ = [
+    "Counts",
+    "Faults",
+    "Knowledge",
+    "Recorded",
+    "RuleFollowingModel",
+    "harm_told",
+    "listening",
+    "reply_to",
+    "skills_told",
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from model_rules.words import chance, content_words, split_sentences
 HEEDED = 0.85
 """The share of hints that become a rule."""
 
-STRAY = 0.2
+STRAY = 0.15
 """The share of hinted proposals that also get a rule which nothing hinted at."""
 
 
@@ -57,7 +57,7 @@ QUERY_RULES = (
     ),
     Rule("", "You are an expert at searching libraries.", 0.6),
     Rule("", "Think of what the asker may really want to know.", 0.5),
-    Rule("!one_keyword", "The query must be a single keyword.", 0.8),
+    Rule("!one_keyword", "The query must be a single keyword.", 0.5),
 )
 CONDENSE_RULES = (
     Rule("", "Keep the names that the conversation mentions.", 1.0),
@@ -126,8 +126,13 @@ def hints_between(better: str, worse: str) -> list[str]:
     return hints
 
 
-def draw_rules(rules: Sequence[Rule], have: str, hints: Sequence[str], most: int, seed: object) -> list[Rule]:
-    """At most so many rules that the instructions `have` lack, guided by the hints."""
+def draw_rules(
+    rules: Sequence[Rule], have: str, hints: Sequence[str], most: int, seed: object, *, add: bool = False
+) -> list[Rule]:
+    """At most so many rules that the instructions `have` lack, guided by the hints, and perhaps a stray one.
+
+    With `add`, what is hinted at is only the beginning of a list.
+    """
     known = skills_told(have) | {f"!{harm}" for harm in harm_told(have)}
     new = [rule for rule in rules if rule.text not in have and (not rule.skill or rule.skill not in known)]
     heeded = [
@@ -136,9 +141,9 @@ def draw_rules(rules: Sequence[Rule], have: str, hints: Sequence[str], most: int
         for rule in new
         if rule.skill == skill and chance("heeded?", seed, skill) < HEEDED
     ][:most]
-    if not heeded or chance("stray?", seed) < STRAY:
+    if add or not heeded or chance("stray?", seed) < STRAY:
         others = [rule for rule in new if rule not in heeded]
-        wanted = 1 if heeded else 1 + int(chance("how many?", seed) * most)
+        wanted = 1 if heeded and not add else 1 + int(chance("how many?", seed) * most)
         heeded += sorted(others, key=lambda r: _turn(r, seed))[:wanted]
     return heeded
 

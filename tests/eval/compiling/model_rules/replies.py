@@ -129,12 +129,12 @@ def _propose(asked: _Asked) -> dict[str, Any]:
 
 
 def _induce_rules(asked: _Asked) -> dict[str, Any]:
-    """InferRules': a numbered list, at most as long as it asks for, and no longer than four."""
+    """InferRules': a numbered list, at most as long as it asks for, and no longer than six."""
     examples = asked.input("examples_text")
     fields = " ".join(re.findall(r"^(\w+): ", examples, re.MULTILINE)[:20])
     found = re.search(r"list of (\d+)", asked.prompt.instructions)
     most = min(int(found[1]) if found else 3, 3)
-    rules = draw_rules(repertoire(fields), "", _hints_of_examples(examples), most, asked.seed)
+    rules = draw_rules(repertoire(fields), "", _hints_of_examples(examples), most, asked.seed, add=True)
     numbered = "\n".join(f"{number}. {rule.text}" for number, rule in enumerate(rules, start=1))
     return {"natural_language_rules": numbered, "reasoning": "The examples have something in common."}
 
