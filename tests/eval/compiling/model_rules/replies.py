@@ -1,7 +1,8 @@
 """A request's messages become a reply: which kind of prompt it is, and the rules for that kind.
 
 The reply depends on the messages, the temperature, and, above temperature 0 alone, on how often the same messages
-were asked before (`sample`). A request without a temperature counts as one at 0.
+were asked before (`sample`). A request without a temperature counts as one at 0. Where threads ask the same at once
+above temperature 0, who gets which sample is a matter of who comes first; together they get the same.
 """
 
 from __future__ import annotations
@@ -131,7 +132,9 @@ def _propose(asked: _Asked) -> dict[str, Any]:
 def _induce_rules(asked: _Asked) -> dict[str, Any]:
     """InferRules': a numbered list, at most as long as it asks for, and no longer than six."""
     examples = asked.input("examples_text")
-    fields = " ".join(re.findall(r"^(\w+): ", examples, re.MULTILINE)[:20])
+    fields = ", ".join(dict.fromkeys(re.findall(r"^(\w+): ", examples, re.MULTILINE)))
+    # Examples without labels show of a module that writes queries no more than the question.
+    fields = fields if {"passages", "answer", "conversation"} & set(fields.split(", ")) else "search_query"
     found = re.search(r"list of (\d+)", asked.prompt.instructions)
     most = min(int(found[1]) if found else 3, 3)
     rules = draw_rules(repertoire(fields), "", _hints_of_examples(examples), most, asked.seed, add=True)
