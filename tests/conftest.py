@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,30 @@ settings.register_profile("citeqa", derandomize=True, deadline=None)
 settings.load_profile("citeqa")
 
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+
+
+_MLFLOW_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_ID")
+_MLFLOW_GLOBALS = (
+    ("mlflow.tracking._tracking_service.utils", "_tracking_uri"),
+    ("mlflow.tracking._model_registry.utils", "_registry_uri"),
+    ("mlflow.tracking.fluent", "_active_experiment_id"),
+)
+
+
+@pytest.fixture(autouse=True)
+def mlflow_points_where_it_did() -> Iterator[None]:
+    """Whatever store a test points MLflow at, the next test finds the one that there was."""
+    variables = {name: os.environ.get(name) for name in _MLFLOW_VARIABLES}
+    values = [getattr(sys.modules.get(module), name, None) for module, name in _MLFLOW_GLOBALS]
+    yield
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    for (module, name), value in zip(_MLFLOW_GLOBALS, values, strict=True):
+        if module in sys.modules:
+            setattr(sys.modules[module], name, value)
 
 
 @dataclass(frozen=True)

@@ -176,10 +176,10 @@ def _unknown_setting(name: str) -> str:
             near = did_you_mean(key, model.model_fields) or f"There is: {', '.join(model.model_fields)}."
             return f"no such setting. {near}".strip()
         model = _bare(model.model_fields[key].annotation)
-    if keys[0] in NO_PART_OF_AN_ANSWER or name in HOW_AN_ANSWER_IS_COME_BY:
-        return "this changes no answer, so there is nothing to compare. Put it into `set`."
     if isinstance(model, type) and issubclass(model, BaseModel):
         return f"this is a section. Name one of its settings: {', '.join(model.model_fields)}."
+    if keys[0] in NO_PART_OF_AN_ANSWER or ".".join(keys[:2]) in HOW_AN_ANSWER_IS_COME_BY:
+        return "this changes no answer, so there is nothing to compare. Put it into `set`."
     return ""
 
 
