@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 UV := $(shell command -v uv 2>/dev/null)
 READY := $(VENV)/.ready
+# Two for each core: many tests wait for servers and processes of theirs.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))')
 
 help: ## list the chores
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -36,7 +38,7 @@ demo: $(READY) ## index the sample documents, ask, and score: seconds after inst
 	@printf '  %s/mlflow ui --backend-store-uri sqlite:///build/mlflow.db   runs and traces\n' $(BIN)
 
 test: $(READY) ## run the tests
-	@$(BIN)/pytest -q -n auto --dist loadgroup
+	@$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup
 
 check: $(READY) ## lint, formatting and types
 	@$(BIN)/ruff check .
