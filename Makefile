@@ -37,7 +37,10 @@ demo: $(READY) ## index the sample documents, ask, and score: seconds after inst
 	@printf '  %s/citeqa index --corpus DIR --base-url URL your own documents\n' $(BIN)
 	@printf '  %s/mlflow ui --backend-store-uri sqlite:///build/mlflow.db   runs and traces\n' $(BIN)
 
-test: $(READY) ## run the tests
+test: $(READY) ## run the tests, but for those marked slow
+	@$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup -m "not slow"
+
+all-tests: $(READY) ## run all tests: local Spark, kills and model servers too
 	@$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup
 
 check: $(READY) ## lint, formatting and types
@@ -51,4 +54,4 @@ bench: $(READY) ## measure against peers; DATA=<BEIR directory> for retrieval qu
 clean: ## remove what was built, not the environment
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help install demo test check bench clean
+.PHONY: help install demo test all-tests check bench clean
