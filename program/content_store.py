@@ -100,8 +100,12 @@ class ContentStore:
             self._connection.execute("COMMIT")
 
     def close(self) -> None:
-        """Close the file. Closing twice is no error."""
-        self._connection.close()
+        """Close the file. Closing twice is no error; whoever asks afterwards, a thread left behind say, is refused.
+
+        It waits for what is being read or written: SQLite crashes where a connection is closed under a query.
+        """
+        with self._lock:
+            self._connection.close()
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:

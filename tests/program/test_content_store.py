@@ -7,7 +7,9 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -325,3 +327,27 @@ def test_what_was_put_before_a_kill_is_there(tmp_path: Path) -> None:
     with ContentStore(file) as store:
         assert all(store.get("answer", f"k{n}") == {"n": n} for n in range(last + 1))
         assert store.damaged == 0
+
+
+def test_threads_that_still_ask_when_it_is_closed_are_refused_and_crash_nothing(tmp_path: Path) -> None:
+    for attempt in range(20):
+        store = ContentStore(tmp_path / f"{attempt}.db")
+        store.put_all("kind", {str(n): {"text": "words " * 200} for n in range(50)})
+        asking = threading.Barrier(5)
+
+        def ask(store: ContentStore = store, asking: threading.Barrier = asking) -> bool:
+            asking.wait()
+            try:
+                for n in range(100_000):
+                    store.get("kind", str(n % 50))
+            except StorageError:
+                return True
+            return False
+
+        with ThreadPoolExecutor(4) as pool:
+            refused = [pool.submit(ask) for _ in range(4)]
+            asking.wait()
+            time.sleep(0.005)
+            store.close()
+            assert all(outcome.result() for outcome in refused)
+        store.close()
