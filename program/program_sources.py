@@ -15,13 +15,12 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from program.mlflow_progress import without_progress_bar
 from retrieval.errors import ProgramStateError, StorageError
 
 if TYPE_CHECKING:
@@ -46,7 +45,6 @@ _FORMS = {
     "prompts": "prompts:/<name>/<version> or prompts:/<name>@<alias>",
 }
 _LOCAL_STORE = "sqlite:///"
-_PROGRESS_BAR = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
 _DEFAULT = "default"
 
 
@@ -206,7 +204,7 @@ def _download(uri: str, source: str, tracking_uri: str, client: MlflowClient) ->
 
     from program.program_file import MAX_BYTES
 
-    with tempfile.TemporaryDirectory(prefix="citeqa-") as folder, _without_progress_bar():
+    with tempfile.TemporaryDirectory(prefix="citeqa-") as folder, without_progress_bar():
         registry_uri = _registry(client)
         path = Path(
             download_artifacts(uri, dst_path=folder, tracking_uri=tracking_uri, registry_uri=registry_uri)
@@ -256,16 +254,3 @@ def _nearest(name: str, there: list[str]) -> str:
     if near:
         return f"; did you mean '{near[0]}'?"
     return f"; there {'is' if len(there) == 1 else 'are'} {', '.join(there[:10])}." if there else "."
-
-
-@contextmanager
-def _without_progress_bar() -> Iterator[None]:
-    """For a file of some kilobytes. MLflow offers no other way to say so than the environment."""
-    before = os.environ.get(_PROGRESS_BAR)
-    os.environ[_PROGRESS_BAR] = "false"
-    try:
-        yield
-    finally:
-        del os.environ[_PROGRESS_BAR]
-        if before is not None:
-            os.environ[_PROGRESS_BAR] = before

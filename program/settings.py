@@ -8,6 +8,7 @@ API keys are read from the environment by the libraries that need them, and neve
 from __future__ import annotations
 
 import difflib
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from program.yaml_files import read_yaml
 from retrieval.chunking import ChunkingSettings
 from retrieval.errors import ConfigurationError
 
@@ -280,6 +282,14 @@ def load_settings(
     return validate_settings(sources)
 
 
+def to_overrides(values: Mapping[str, Any]) -> list[str]:
+    """Values by dotted key as `load_settings` takes overrides.
+
+    As JSON, which is YAML: a split that is called 2024 or no is a name all the same.
+    """
+    return [f"{key}={json.dumps(value)}" for key, value in values.items()]
+
+
 def validate_settings(sources: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
     """The configuration that named, nested dictionaries add up to; later ones win.
 
@@ -297,17 +307,7 @@ def validate_settings(sources: Sequence[tuple[str, Mapping[str, Any]]]) -> Setti
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigurationError(f"No configuration file at '{file}'. Name one with --config.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{file}: cannot be read: {error}") from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigurationError(f"{file}, line {line}: not valid YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
+    values = read_yaml(file, f"No configuration file at '{file}'. Name one with --config.")
     if values is None:
         return {}
     if not isinstance(values, dict):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import atexit
-import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from eval.comparison.score_files import SCORES_FILE, read_score_file
 from eval.comparison.trace_scores import read_traces
 from eval.scored_runs import ScoredRun
+from program.mlflow_progress import without_progress_bar
 from program.settings import TrackingSettings
 from program.tracking import tracking_errors
 from retrieval.errors import DataError, StorageError
@@ -27,7 +26,6 @@ from retrieval.errors import DataError, StorageError
 _RUN_ID = re.compile(r"(?:runs:/)?(?P<id>[0-9a-f]{32})/?")
 _LOCAL_STORE = "sqlite:///"
 _DATASET_DIGEST = "dataset.digest"
-_PROGRESS_BAR = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
 _NO_SETTING = ("dataset.",)
 
 
@@ -92,7 +90,7 @@ def _read_ours(client: MlflowClient, run: Run) -> ScoredRun:
     # Evidence is read from the file as long as the process lasts.
     folder = tempfile.mkdtemp(prefix="citeqa-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    with _without_progress_bar():
+    with without_progress_bar():
         path = Path(client.download_artifacts(run.info.run_id, SCORES_FILE, folder))
     if not path.exists():
         raise StorageError(f"The artifact {SCORES_FILE} of run {run.info.run_id} cannot be downloaded.")
@@ -100,19 +98,6 @@ def _read_ours(client: MlflowClient, run: Run) -> ScoredRun:
         path, name=run.info.run_name or run.info.run_id, source=f"runs:/{run.info.run_id}"
     )
     return replace(scored, settings=_settings(run), dataset=_digest(run))
-
-
-@contextmanager
-def _without_progress_bar() -> Iterator[None]:
-    """For a file of some kilobytes. MLflow offers no other way to say so than the environment."""
-    before = os.environ.get(_PROGRESS_BAR)
-    os.environ[_PROGRESS_BAR] = "false"
-    try:
-        yield
-    finally:
-        del os.environ[_PROGRESS_BAR]
-        if before is not None:
-            os.environ[_PROGRESS_BAR] = before
 
 
 def _settings(run: Run) -> Mapping[str, Any]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from eval.compiling.results import CompileResult
 from eval.compiling.run import CompileOptions, compile_program
-from eval.compiling.specification import CompileSpecification
+from eval.compiling.specification import CompileSpecification, base_settings
 from eval.sweep.mlflow_sweep import log_sweep
-from program.settings import TrackingSettings, load_settings
+from program.settings import TrackingSettings
 
 
 def compile_file(
@@ -26,12 +26,11 @@ def compile_file(
         KeyboardInterrupt: when interrupted; likewise.
     """
     result = compile_program(specification, place, options)
-    tracking = load_settings(specification.config, _overrides(specification)).tracking
+    tracking = base_settings(specification).tracking
     if log_to_mlflow:
         _log(result, tracking)
     if register_as is not None and result.installed is not None:
         from program.prompt_registry import register_program
-
         from program.tracking import connect
 
         connect(tracking)
@@ -53,9 +52,3 @@ def _log(result: CompileResult, tracking: TrackingSettings) -> None:
             client.log_artifact(run, str(candidate.path), "candidates")
         if result.installed is not None:
             client.log_artifact(run, str(result.installed), "program")
-
-
-def _overrides(specification: CompileSpecification) -> list[str]:
-    import json
-
-    return [f"{key}={json.dumps(value)}" for key, value in specification.set.items()]

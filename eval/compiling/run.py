@@ -14,20 +14,20 @@ from eval.compiling.candidates import CandidateShelf
 from eval.compiling.estimating import estimate
 from eval.compiling.installing import install
 from eval.compiling.metering import LimitReachedError, Meter, Metered
-from eval.compiling.metric import check_prompts_matter
+from eval.compiling.metric import check_prompts_matter, check_varies
 from eval.compiling.optimizers import parse_optimizer
 from eval.compiling.results import CompileResult, Plan
 from eval.compiling.selection import is_better, select, winner_of
-from eval.compiling.specification import CompileSpecification
+from eval.compiling.specification import MIX, CompileSpecification, base_settings
 from eval.compiling.splits import Splits, read_splits
 from eval.compiling.task import Optimizer
 from eval.compiling.workshop import Workshop, open_workshop, require_language_model
 from eval.run_identity import run_identity
-from eval.sweep.results import Spending
+from eval.sweep.results import Spending, SweepResult
 from eval.sweep.run import SweepProgress
 from program.assembly import DEFAULT_PROGRAM
 from program.content_store import ContentStore, content_key
-from program.settings import Settings, load_settings
+from program.settings import Settings
 from retrieval.errors import ConfigurationError, RunStoppedError
 from retrieval.generations import read_manifest
 
@@ -74,7 +74,7 @@ class _Compilation:
         self._specification = specification
         self._place = place
         self._options = options
-        self._settings = _settings(specification)
+        self._settings = base_settings(specification)
         require_language_model(self._settings)
         self._optimizer: Optimizer = parse_optimizer(specification.optimizer, f"{place}: optimizer")
         self._splits = _splits(specification, self._settings)
@@ -108,6 +108,7 @@ class _Compilation:
             asked = self._meter.so_far if done is None else _metered(done["asked"])
         seed_state = self._settings.program.states.get(DEFAULT_PROGRAM)
         selection = select(self._specification, seed_state, shelf.candidates, self._options.on_progress)
+        check_varies(self._specification.mix, _extremes(selection))
         winner, better = winner_of(selection, seed_state), is_better(selection)
         installed = None
         if winner is not None and (better or self._options.force):
@@ -199,13 +200,6 @@ class _Compilation:
         }
 
 
-def _settings(specification: CompileSpecification) -> Settings:
-    import json
-
-    overrides = [f"{key}={json.dumps(value)}" for key, value in specification.set.items()]
-    return load_settings(specification.config, overrides)
-
-
 def _splits(specification: CompileSpecification, settings: Settings) -> Splits:
     evaluation = settings.evaluation
     names = (specification.train, specification.dev, specification.test)
@@ -222,6 +216,13 @@ def _splits(specification: CompileSpecification, settings: Settings) -> Splits:
         columns=evaluation.columns or None,
         store=settings.tracking.uri,
     )
+
+
+def _extremes(selection: SweepResult) -> list[float]:
+    """Ends of the intervals of what was optimized: all the same only where each answer of each program scores so."""
+    summaries = [trial.summary.overall for trial in selection.trials if trial.state == "complete"]
+    intervals = [summary.intervals[MIX] for summary in summaries if MIX in summary.intervals]
+    return [end for interval in intervals for end in (interval.low, interval.high)]
 
 
 def _as_json(metered: Metered) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from eval.comparison.verdicts import judge
 from eval.compiling.results import SavedCandidate
 from eval.compiling.specification import MIX, CompileSpecification
-from eval.sweep.files import REPORT, write_result
+from eval.sweep.command import write_report_once
+from eval.sweep.files import write_result
 from eval.sweep.results import SweepResult
 from eval.sweep.run import SweepOptions, SweepProgress, run_sweep
 from eval.sweep.space import build_space
@@ -34,7 +35,7 @@ def select(
     place = f"{specification.name}: selection"
     result = run_sweep(sweep, place, SweepOptions(on_progress=on_progress))
     write_result(result, build_space(sweep, place))
-    _write_report(result)
+    write_report_once(result)
     return result
 
 
@@ -72,9 +73,3 @@ def is_better(result: SweepResult) -> bool:
     if result.final is None or result.final.difference is None:
         return False
     return judge(result.final.difference).kind == "better"
-
-
-def _write_report(result: SweepResult) -> None:
-    from eval.html_report.report import write_report
-
-    write_report(result, result.path / REPORT)

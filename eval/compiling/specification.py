@@ -14,11 +14,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eval.mixes import Mix, parse_mix
-from program.settings import LanguageModelSettings
+from program.settings import LanguageModelSettings, Settings, load_settings, to_overrides
+from program.yaml_files import read_yaml
 from retrieval.errors import ConfigurationError
 from retrieval.suggestions import did_you_mean
 
@@ -78,16 +78,7 @@ def read_specification(path: str | Path) -> CompileSpecification:
         ConfigurationError: one line for each mistake, naming the file, the key and the value.
     """
     file = Path(path)
-    try:
-        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigurationError(f"No compile file at '{file}'. See configs/compile.yaml for one.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{file}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{file}, line {mark.line + 1}" if mark else str(file)
-        raise ConfigurationError(f"{place}: not valid YAML: {getattr(error, 'problem', error)}") from error
+    raw = read_yaml(file, f"No compile file at '{file}'. See configs/compile.yaml for one.")
     if not isinstance(raw, dict):
         raise ConfigurationError(f"{file}: must hold keys such as `optimizer:`, not {raw!r}")
     return parse_specification(raw, str(file))
@@ -104,6 +95,11 @@ def parse_specification(raw: dict[str, Any], place: str) -> CompileSpecification
     except ConfigurationError as error:
         raise ConfigurationError(f"{place}: {error}") from None
     return specification
+
+
+def base_settings(specification: CompileSpecification) -> Settings:
+    """The configuration that is compiled. Raises ConfigurationError as `load_settings`."""
+    return load_settings(specification.config, to_overrides(specification.set))
 
 
 def model_settings(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from eval.compiling.results import CompileResult, Plan
-from eval.sweep.table import describe_cost, describe_spending, render_sweep
+from eval.sweep.table import describe_spending, render_sweep
 from eval.text_table import table
 
 
@@ -72,6 +72,3 @@ def _next(result: CompileResult) -> str:
             "              program: {states: {default: " + str(result.installed) + "}}",
         ]
     return "\n".join(lines)
-
-
-__all__ = ["describe_cost", "render_compilation", "render_plan"]

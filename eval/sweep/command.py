@@ -24,13 +24,13 @@ def sweep_file(path: str, options: SweepOptions, *, log_to_mlflow: bool = True) 
     space = build_space(specification, path)
     result = run_sweep(specification, path, options)
     write_result(result, space)
-    _write_report(result)
+    write_report_once(result)
     if log_to_mlflow:
         log_sweep(result, space.base.tracking)
     return result
 
 
-def _write_report(result: SweepResult) -> None:
+def write_report_once(result: SweepResult) -> None:
     """Draw the report, unless the one that is there shows the same: drawing takes seconds."""
     report, drawn_from = result.path / REPORT, result.path / "report.key"
     key = content_key(to_json_object(result), scoring_hash())

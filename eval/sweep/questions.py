@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import random
 from collections.abc import Sequence
 from dataclasses import replace
 
 from eval.ground_truth import GroundTruth, Question, read_ground_truth
+from eval.sweep.racing import question_order
 from eval.sweep.specification import SweepSpecification
 from program.settings import Settings
 from retrieval.errors import ConfigurationError, GroundTruthError
@@ -45,9 +45,7 @@ def read_questions(
 
 def order_of_asking(questions: Sequence[Question], seed: int) -> list[Question]:
     """The questions in a random order, the same for every configuration: what racing's looks rely on."""
-    shuffled = list(questions)
-    random.Random(seed).shuffle(shuffled)
-    return shuffled
+    return [questions[place] for place in question_order(len(questions), seed)]
 
 
 def _read(settings: Settings, split: str | None) -> GroundTruth:

@@ -13,7 +13,7 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from eval.sweep.specification import Range, SweepSpecification
-from program.settings import Settings, load_settings, validate_settings
+from program.settings import Settings, load_settings, to_overrides, validate_settings
 from retrieval.errors import ConfigurationError
 from retrieval.suggestions import did_you_mean
 
@@ -102,8 +102,8 @@ def build_space(specification: SweepSpecification, place: str) -> Space:
     Raises:
         ConfigurationError: as `Space.check`, and for mistakes in the base configuration or the baseline.
     """
-    overrides = [f"{key}={json.dumps(value)}" for key, value in specification.set.items()]
-    space = Space(load_settings(specification.config, overrides), specification.factors, place)
+    base = load_settings(specification.config, to_overrides(specification.set))
+    space = Space(base, specification.factors, place)
     space.check()
     for name in specification.baseline:
         if name not in space.factors:

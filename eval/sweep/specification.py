@@ -19,7 +19,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -34,6 +33,7 @@ from pydantic import (
 from eval.metric_names import is_lower_better, is_metric, parse_metric
 from eval.mixes import parse_mix
 from eval.sweep.results import Objective
+from program.yaml_files import read_yaml
 from retrieval.errors import ConfigurationError
 from retrieval.suggestions import did_you_mean
 
@@ -164,11 +164,6 @@ class SweepSpecification(_Part):
         return self
 
     @property
-    def holdout_share(self) -> float | None:
-        """The share that is held out, if that is how the final questions are found."""
-        return self.holdout
-
-    @property
     def report_split(self) -> str | None:
         """The split of the final questions, if that is how they are found."""
         return None if self.holdout is not None else self.report_on
@@ -181,17 +176,7 @@ def read_specification(path: str | Path) -> SweepSpecification:
         ConfigurationError: one line for each mistake, naming the file, the key and the value.
     """
     file = Path(path)
-    try:
-        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigurationError(f"No sweep file at '{file}'. See configs/sweep.yaml for one.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{file}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{file}, line {mark.line + 1}" if mark else str(file)
-        reason = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise ConfigurationError(f"{place}: not valid YAML: {reason}") from error
+    raw = read_yaml(file, f"No sweep file at '{file}'. See configs/sweep.yaml for one.")
     if not isinstance(raw, dict):
         raise ConfigurationError(f"{file}: must hold keys such as `factors:`, not {raw!r}")
     return parse_specification(raw, str(file))

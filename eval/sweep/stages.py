@@ -9,7 +9,6 @@ A configuration that differs only in a later stage redoes nothing earlier. All o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,14 +26,6 @@ if TYPE_CHECKING:
 
 INDEX_SECTIONS = ("corpus", "chunking")
 """Settings that an index is made by: where a factor is among them, the sweep makes its own indexes."""
-
-
-@dataclass(frozen=True, slots=True)
-class StagedIndex:
-    """An index that is there, and the hash of what is in it."""
-
-    path: Path
-    content_hash: str
 
 
 class Stages:

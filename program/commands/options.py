@@ -35,15 +35,10 @@ def configured(command: F) -> F:
 
 def read_settings(config: str | None, overrides: tuple[str, ...], **options: Any) -> Settings:
     """The configuration; `options` are those of the command's own that set `section__key`."""
-    import json
+    from program.settings import load_settings, to_overrides
 
-    from program.settings import load_settings
-
-    # As JSON, which is YAML: a split that is called 2024 or no is a name all the same.
-    own = [
-        f"{key.replace('__', '.')}={json.dumps(value)}" for key, value in options.items() if value is not None
-    ]
-    return load_settings(config, [*own, *overrides])
+    own = {key.replace("__", "."): value for key, value in options.items() if value is not None}
+    return load_settings(config, [*to_overrides(own), *overrides])
 
 
 def advance(bar: Any, done: int) -> None:

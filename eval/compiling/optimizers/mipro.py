@@ -60,11 +60,6 @@ class MIPROv2Settings(OptimizerSettings):
             )
         return self
 
-    @property
-    def is_zero_shot(self) -> bool:
-        """Whether it leaves demonstrations alone."""
-        return self.max_bootstrapped_demos == 0 and self.max_labeled_demos == 0
-
 
 class MIPROv2(DSPyOptimizer[MIPROv2Settings]):
     """Proposes instructions from the data, bootstraps demonstrations, and searches for the best pair on dev."""

@@ -34,7 +34,7 @@ QUESTIONS = 40
 @pytest.fixture(autouse=True)
 def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing a report takes seconds, and is tested where it is drawn."""
-    monkeypatch.setattr("eval.compiling.selection._write_report", lambda result: None)
+    monkeypatch.setattr("eval.compiling.selection.write_report_once", lambda result: None)
 
 
 @pytest.fixture(scope="session")

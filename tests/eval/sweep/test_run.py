@@ -522,7 +522,7 @@ def interrupt_at(server: Any, command: list[str], requests: int, how: signal.Sig
 def test_killed_and_interrupted_it_goes_on_without_asking_a_finished_question_again(
     sweeps: Any, reading_model: Any, comparable: Callable[[Path], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command_module, "_write_report", lambda _: None)
+    monkeypatch.setattr(command_module, "write_report_once", lambda _: None)
     reading_model.reads(delay_s=0.06)
     server = reading_model.server
     file = str(sweeps.write(**lm_keys(reading_model)))
