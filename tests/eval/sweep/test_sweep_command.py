@@ -27,7 +27,9 @@ def run(
 ) -> Run:
     """Calls `citeqa sweep`: its exit code, and what it said on stdout and stderr. The report is of one line."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(module, "write_report_once", lambda result: (result.path / "report.html").write_text("x"))
+    monkeypatch.setattr(
+        module, "write_report_once", lambda result: (result.path / "report.html").write_text("x")
+    )
 
     def call(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["citeqa", "sweep", *arguments])
