@@ -81,11 +81,22 @@ class StandIn:
             sampler=sampler, resource=Resource.get_empty(), id_generator=id_generator
         )
         self.provider.add_span_processor(processor)
+        self._displaced: Any = None
+        self._was_set_up = True
+        # `once` stops a first span from setting up another. Where one is being set up in another thread, it
+        # waits for that, which would take our place when it is done.
+        provider.once.do_once(self._take_before_it_is_set_up)
+        if self._was_set_up:
+            self._take_place()
+
+    def _take_before_it_is_set_up(self) -> None:
+        self._was_set_up = False
+        self._take_place()
+
+    def _take_place(self) -> None:
         # MLflow has no public way to put an exporter aside: `set_destination` and `disable` shut it down.
-        # This is how its own `trace_disabled` does it. `once` stops a first span from setting up another.
-        self._displaced: Any = provider._swap_raw(self.provider)
-        self._was_set_up = provider.once._done
-        provider.once._done = True
+        # This is how its own `trace_disabled` does it.
+        self._displaced = provider._swap_raw(self.provider)
 
     @property
     def in_place(self) -> bool:

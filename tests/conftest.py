@@ -32,9 +32,9 @@ _MLFLOW_GLOBALS = (
 )
 
 
-@pytest.fixture(autouse=True)
-def mlflow_points_where_it_did() -> Iterator[None]:
-    """Whatever store a test points MLflow at, the next test finds the one that there was."""
+@contextmanager
+def _mlflow_restored() -> Iterator[None]:
+    """Whatever store and experiment MLflow is pointed at inside, outside it points where it did."""
     variables = {name: os.environ.get(name) for name in _MLFLOW_VARIABLES}
     values = [getattr(sys.modules.get(module), name, None) for module, name in _MLFLOW_GLOBALS]
     yield
@@ -46,6 +46,20 @@ def mlflow_points_where_it_did() -> Iterator[None]:
     for (module, name), value in zip(_MLFLOW_GLOBALS, values, strict=True):
         if module in sys.modules:
             setattr(sys.modules[module], name, value)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def mlflow_points_where_it_did_before_the_module() -> Iterator[None]:
+    """What a module's own fixtures log or set up sends no other module's tests to their store."""
+    with _mlflow_restored():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def mlflow_points_where_it_did() -> Iterator[None]:
+    """Whatever store a test points MLflow at, the next test finds the one that there was."""
+    with _mlflow_restored():
+        yield
 
 
 @dataclass(frozen=True)

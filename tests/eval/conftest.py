@@ -86,10 +86,7 @@ def quiz(question_file: Path) -> GroundTruth:
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database with MLflow's tables and nothing in them: making one takes seconds, copying it none."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    before = tracking_service._tracking_uri
-    mlflow.set_tracking_uri(f"sqlite:///{path}")
-    mlflow.search_experiments()
-    mlflow.set_tracking_uri(before)
+    mlflow.MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
     return path
 
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import mlflow
+import mlflow.tracing.provider as mlflow_provider
 import pytest
 from mlflow.entities import SpanType, TraceState
 from mlflow.tracing.provider import provider
@@ -202,6 +203,27 @@ def test_tracing_that_was_never_set_up_is_left_to_be_set_up() -> None:
         pass
     assert provider.get() is None
     assert not provider.once._done
+
+
+def test_tracing_that_another_thread_is_setting_up_does_not_take_the_collections_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    set_up = mlflow_provider._initialize_tracer_provider
+
+    def slowly(disabled: bool = False) -> None:
+        begun.set()
+        assert go_on.wait(10)
+        set_up(disabled)
+
+    monkeypatch.setattr(mlflow_provider, "_initialize_tracer_provider", slowly)
+    straggler = threading.Thread(target=provider.get_or_init_tracer, args=["straggler"])
+    straggler.start()
+    assert begun.wait(10)
+    threading.Timer(0.2, go_on.set).start()
+    with collect_traces() as collector:
+        straggler.join()
+        assert root_inputs(collector.call(answer, "tides")) == [{"question": "tides"}]
 
 
 def test_collections_that_overlap_give_tracing_back_when_the_last_ends() -> None:
