@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, runtime_checkable
+from urllib.parse import quote
 
 MetadataValue: TypeAlias = str | int | float | bool
 """A metadata value that every retriever can filter on."""
@@ -20,15 +21,28 @@ but `NOT`.
 """
 
 
+_IN_FRAGMENTS = "!$&*+,;=:@/?~"
+"""What RFC 3986 allows in a fragment as it is, but for the marks that end a link in Markdown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """From the offset `start` of a document's text on, `#fragment` of the document opens there."""
+
+    start: int
+    fragment: str
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A source that answers can link to. `doc_uri` is its identity everywhere."""
+    """A source that answers can link to. `doc_uri` is its identity everywhere; `anchors` are in their order."""
 
     doc_uri: str
     text: str
     title: str = ""
     lang: str = ""
     metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
+    anchors: tuple[Anchor, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +52,7 @@ class Passage:
     `document.text[start:end] == text` holds for every passage that our chunking makes; `start` and
     `end` count characters. `headings` is the path of section titles that the passage stands under.
     `score` is the retriever's own (higher is better) and comparable within one result list only.
+    `fragment` is that of the document's last anchor at or before the passage; "" where there is none.
     """
 
     chunk_id: str
@@ -50,6 +65,14 @@ class Passage:
     headings: tuple[str, ...] = ()
     metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
     score: float = 0.0
+    fragment: str = ""
+
+    @property
+    def url(self) -> str:
+        """What a person opens: the `doc_uri`, at the passage's section where it is known."""
+        if not self.fragment or "#" in self.doc_uri:
+            return self.doc_uri
+        return f"{self.doc_uri}#{quote(self.fragment, safe=_IN_FRAGMENTS, errors='replace')}"
 
 
 @runtime_checkable
