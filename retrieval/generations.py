@@ -28,7 +28,7 @@ from retrieval.analysis import ANALYZER_VERSION
 from retrieval.chunking import ChunkingSettings
 from retrieval.errors import IndexMissingError, IndexUnusableError, StorageError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised with every change of what is on disk."""
 
 TANTIVY_VERSION = version("tantivy")
@@ -46,6 +46,7 @@ _REBUILD = "Rebuild it: citeqa index --config …"
 class Manifest:
     """What an index was built from and with. `files` gives the bytes of each file of the generation.
 
+    `rows` is the number of passages that were ever added, and so the row of the next one.
     Indexes of equal `content_hash` hold the same passages and analyze them alike.
     """
 
@@ -53,6 +54,7 @@ class Manifest:
     chunking: ChunkingSettings
     documents: int
     passages: int
+    rows: int
     content_hash: str
     files: Mapping[str, int]
     created: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))

@@ -158,16 +158,18 @@ class _Changes:
                     f"None of the {len(self._hashes)} documents holds any text to index. "
                     "Check the path of the corpus."
                 )
-            self._publish(self._segments.directory, passages)
+            self._publish(self._segments, passages)
         seconds = time.perf_counter() - self._started
         return IndexReport(**self._counts, documents=len(self._hashes), passages=passages, seconds=seconds)
 
     def _writable(self) -> _Segments:
         if self._segments is None:
-            self._segments = _Segments(self._path, generations.new_generation(self._path, like=self._base))
+            directory = generations.new_generation(self._path, like=self._base)
+            self._segments = _Segments(self._path, directory, first_row=self._base.rows if self._base else 0)
         return self._segments
 
-    def _publish(self, directory: Path, passages: int) -> None:
+    def _publish(self, segments: _Segments, passages: int) -> None:
+        directory = segments.directory
         with generations.storage_errors(self._path):
             content_hash = _write_hashes(directory, self._hashes, self._chunking)
             files = generations.file_sizes(directory)
@@ -176,6 +178,7 @@ class _Changes:
             chunking=self._chunking,
             documents=len(self._hashes),
             passages=passages,
+            rows=segments.next_row,
             content_hash=content_hash,
             files=files,
         )
@@ -185,8 +188,9 @@ class _Changes:
 class _Segments:
     """The tantivy files of a generation in the making. What tantivy cannot write is a StorageError."""
 
-    def __init__(self, path: Path, directory: Path) -> None:
+    def __init__(self, path: Path, directory: Path, first_row: int) -> None:
         self.directory = directory
+        self.next_row = first_row
         self._path = path
         with self._refusals():
             self._index = tantivy.Index(build_schema(), path=str(directory))
@@ -199,7 +203,8 @@ class _Segments:
             self.delete(doc_uri)
         with self._refusals():
             for passage in passages:
-                self._writer.add_document(to_index_document(passage))
+                self._writer.add_document(to_index_document(passage, self.next_row))
+                self.next_row += 1
 
     def delete(self, doc_uri: str) -> None:
         with self._refusals():

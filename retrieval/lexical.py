@@ -22,7 +22,7 @@ from retrieval.analysis import (
 from retrieval.filters import FACETS, facets_of
 from retrieval.types import Passage
 
-WORDS, NAMES, GRAMS, PAYLOAD = "words", "names", "grams", "payload"
+WORDS, NAMES, GRAMS, ROW, PAYLOAD = "words", "names", "grams", "row", "payload"
 
 _MOST_TERMS = 256
 _WORD_TOKENIZER, _NAME_TOKENIZER, _LIST_TOKENIZER = "citeqa_words", "citeqa_names", "citeqa_list"
@@ -33,13 +33,15 @@ def build_schema() -> Schema:
 
     `words` and `names` are analyzed by tantivy itself, so that English text is never tokenized in Python;
     `grams` come as a list. Title and headings are indexed with the text, in the same fields: in a field
-    of their own, where few words are common, "how" and "use" would weigh as much as names do.
+    of their own, where few words are common, "how" and "use" would weigh as much as names do. `row`
+    numbers the passages in the order in which they were ever added: vectors are kept by it.
     """
     builder = SchemaBuilder()
     builder.add_text_field(WORDS, tokenizer_name=_WORD_TOKENIZER, index_option="freq")
     builder.add_text_field(NAMES, tokenizer_name=_NAME_TOKENIZER, index_option="freq")
     builder.add_text_field(GRAMS, tokenizer_name=_LIST_TOKENIZER, index_option="freq")
     builder.add_text_field(FACETS, tokenizer_name="raw", index_option="basic")
+    builder.add_unsigned_field(ROW, fast=True)
     builder.add_bytes_field(PAYLOAD, stored=True)
     return builder.build()
 
@@ -53,8 +55,8 @@ def register_tokenizers(index: tantivy.Index) -> None:
     )
 
 
-def to_index_document(passage: Passage) -> tantivy.Document:
-    """What the index holds of `passage`."""
+def to_index_document(passage: Passage, row: int) -> tantivy.Document:
+    """What the index holds of `passage`, which is the `row`th that was ever added."""
     document = tantivy.Document()
     words, grams = split_scripts(_indexed_text(passage))
     document.add_text(WORDS, words)
@@ -64,6 +66,7 @@ def to_index_document(passage: Passage) -> tantivy.Document:
         document.add_text(GRAMS, " ".join(grams))
     for facet in facets_of(passage):
         document.add_text(FACETS, facet)
+    document.add_unsigned(ROW, row)
     document.add_bytes(PAYLOAD, _pack(passage))
     return document
 
@@ -104,6 +107,16 @@ def terms_query(schema: Schema, searcher: Searcher, text: str) -> Query | None:
     counts: Mapping[str, int] = Counter(content_terms(analyze(text)))
     terms = list(counts) if len(counts) <= _MOST_TERMS else _rarest(searcher, counts)
     clauses = [(Occur.Should, _weighted(_term_query(schema, term), counts[term])) for term in terms]
+    return Query.boolean_query(clauses) if clauses else None
+
+
+def weighted_terms_query(schema: Schema, weights: Mapping[str, float]) -> Query | None:
+    """Any of the terms of `analyze`, each with its weight; None when no weight is above 0."""
+    clauses = [
+        (Occur.Should, Query.boost_query(_term_query(schema, term), weight))
+        for term, weight in weights.items()
+        if weight > 0
+    ]
     return Query.boolean_query(clauses) if clauses else None
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import mmap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from string import ascii_lowercase
 from typing import Any
@@ -20,13 +23,27 @@ from retrieval.errors import IndexUnusableError
 from retrieval.filters import FACETS, facet, filter_query
 from retrieval.generations import Manifest
 from retrieval.indexing import IndexReport, Progress
-from retrieval.lexical import inverse_document_frequency, register_tokenizers, terms_query, to_passage
+from retrieval.lexical import (
+    inverse_document_frequency,
+    register_tokenizers,
+    terms_query,
+    to_passage,
+    weighted_terms_query,
+)
 from retrieval.types import Document, Filters, Passage
 
-__all__ = ["IndexReport", "LocalIndex", "Progress"]
+__all__ = ["Hit", "IndexReport", "LocalIndex", "Progress"]
 
 _DEFAULT_CHUNKING = ChunkingSettings()
 _SCORE_DIGITS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A passage that a search found: `address` tells it from all others of the same snapshot."""
+
+    address: int
+    score: float
 
 
 class LocalIndex:
@@ -147,18 +164,23 @@ class LocalIndex:
             FilterError: if `filters` is not valid.
             IndexUnusableError: if the files turn out to be damaged.
         """
-        if k < 1:
-            raise ValueError(f"k must be at least 1, got {k}")
-        restriction = filter_query(self._schema, filters or {})
-        wanted = terms_query(self._schema, self._searcher, query)
-        if wanted is None or not len(self):
-            return []
-        if restriction:
-            wanted = _restrict(wanted, restriction)
+        hits = self._find(terms_query(self._schema, self._searcher, query), k, filters)
+        return sorted(self.passages(hits), key=_rank)[:k]
+
+    def lexical_hits(self, query: str, n: int, filters: Filters | None = None) -> list[Hit]:
+        """What `search` would find, in its order and without reading the passages."""
+        return self._ordered(self._find(terms_query(self._schema, self._searcher, query), n, filters), n)
+
+    def lexical_hits_of(
+        self, weights: Mapping[str, float], n: int, filters: Filters | None = None
+    ) -> list[Hit]:
+        """As `lexical_hits`, for terms of `analyze` and the factors by which they count."""
+        return self._ordered(self._find(weighted_terms_query(self._schema, weights), n, filters), n)
+
+    def passages(self, hits: Sequence[Hit]) -> list[Passage]:
+        """The passages of hits of this snapshot, in their order and with their scores."""
         with self._reading():
-            hits = self._best(wanted, min(k, len(self)))
-            passages = [to_passage(self._searcher.doc(address), score) for score, address in hits]
-        return sorted(passages, key=lambda passage: (-passage.score, passage.doc_uri, passage.start))[:k]
+            return [to_passage(self._searcher.doc(_to_address(hit.address)), hit.score) for hit in hits]
 
     def idf(self, terms: Sequence[str]) -> list[float]:
         """The weight that a search gives each of the `terms` of a question, as `analyze` makes them.
@@ -190,15 +212,37 @@ class LocalIndex:
         codes = (first + second for first in ascii_lowercase for second in ascii_lowercase)
         return [code for code in codes if self._searcher.doc_freq(FACETS, facet("lang", code))]
 
-    def _best(self, query: Query, k: int) -> list[tuple[float, Any]]:
-        """The k best hits, and all that tie with the last of them."""
+    def _find(self, query: Query | None, k: int, filters: Filters | None) -> list[Hit]:
+        """The k best hits, and all that tie with the last of them; those of equal scores in no order."""
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
+        restriction = filter_query(self._schema, filters or {})
+        if query is None or not len(self):
+            return []
+        with self._reading():
+            return self._best(_restrict(query, restriction) if restriction else query, min(k, len(self)))
+
+    def _best(self, query: Query, k: int) -> list[Hit]:
         limit = k + 1
         while True:
             hits = self._searcher.search(query, limit, count=False).hits
-            rounded = [(round(score, _SCORE_DIGITS), address) for score, address in hits]
-            if len(hits) < limit or rounded[-1][0] < rounded[k - 1][0]:
-                return [hit for hit in rounded if hit[0] >= rounded[min(k, len(hits)) - 1][0]]
+            rounded = [round(score, _SCORE_DIGITS) for score, _ in hits]
+            if len(hits) < limit or rounded[-1] < rounded[k - 1]:
+                last = rounded[min(k, len(hits)) - 1] if hits else 0.0
+                found = zip(rounded, hits, strict=True)
+                return [Hit(_from_address(address), score) for score, (_, address) in found if score >= last]
             limit *= 4
+
+    def _ordered(self, hits: Sequence[Hit], n: int) -> list[Hit]:
+        """The first n of hits that come best first: equal scores are ordered as `search` orders them."""
+        ordered: list[Hit] = []
+        for _, group in groupby(hits, key=attrgetter("score")):
+            ties = list(group)
+            if len(ties) > 1 and len(ordered) < n:
+                ranks = [_rank(passage) for passage in self.passages(ties)]
+                ties = [ties[i] for i in sorted(range(len(ties)), key=ranks.__getitem__)]
+            ordered += ties
+        return ordered[:n]
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -210,6 +254,19 @@ class LocalIndex:
 
 def _unusable(path: Path, error: Exception) -> IndexUnusableError:
     return error if isinstance(error, IndexUnusableError) else generations.unusable(path, error)
+
+
+def _rank(passage: Passage) -> tuple[float, str, int]:
+    return -passage.score, passage.doc_uri, passage.start
+
+
+def _from_address(address: tantivy.DocAddress) -> int:
+    # An address of tantivy's cannot be hashed.
+    return address.segment_ord << 32 | address.doc
+
+
+def _to_address(address: int) -> tantivy.DocAddress:
+    return tantivy.DocAddress(address >> 32, address & 0xFFFFFFFF)
 
 
 def _restrict(query: Query, restriction: Query) -> Query:

@@ -161,6 +161,25 @@ def test_the_weight_of_a_term_grows_with_its_rarity_and_is_nought_for_function_w
     assert index.idf([]) == []
 
 
+@given(
+    st.sampled_from(["span", "filler words", "the", "zebra", "オプティマイザー endpoint"]), st.integers(1, 9)
+)
+def test_hits_are_what_a_search_finds(index: LocalIndex, query: str, n: int) -> None:
+    for filters in ({}, {"lang": "en"}):
+        hits = index.lexical_hits(query, n, filters)
+        assert index.passages(hits) == index.search(query, n, filters)
+        assert len({hit.address for hit in hits}) == len(hits)
+
+
+def test_hits_of_weighted_terms_are_those_of_a_query_that_repeats_them(index: LocalIndex) -> None:
+    repeated = index.lexical_hits("span span span endpoint オプ", 5)
+    weighted = index.lexical_hits_of({"span": 3.0, "endpoint": 1.0, "オプ": 1, "filler": 0.0}, 5)
+    assert [hit.address for hit in weighted] == [hit.address for hit in repeated]
+    assert [hit.score for hit in weighted] == pytest.approx([hit.score for hit in repeated], rel=1e-3)
+    assert index.lexical_hits_of({}, 5) == index.lexical_hits_of({"span": 0.0}, 5) == []
+    assert len(index.lexical_hits_of({"span": 1.0}, 5, {"lang": "ja"})) == 0
+
+
 def test_an_index_is_pickled_as_its_path(index: LocalIndex) -> None:
     again = pickle.loads(pickle.dumps(index))
     assert again.content_hash == index.content_hash
