@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from retrieval.analysis import CJK_RUN
-from retrieval.sentences import FENCE, Span, split_sentences
+from retrieval.errors import ConfigurationError
+from retrieval.headings import find_headings
+from retrieval.sentences import Span, split_sentences
 from retrieval.types import Document, Passage
 
-_HEADING = re.compile(r"^ {0,3}(#{1,6})[ \t]+(\S[^\n]*?)[ \t]*#*[ \t]*$", re.MULTILINE)
+Chunker: TypeAlias = Literal["sentences", "semantic"]
+_Piece: TypeAlias = tuple[Span, tuple[str, ...]]
+"""Where a passage is, and the headings that it stands under."""
+
 _CHARACTERS_PER_TOKEN = 4
 
 
@@ -19,12 +24,17 @@ _CHARACTERS_PER_TOKEN = 4
 class ChunkingSettings:
     """How long a passage may be, and how much of it the next one repeats, in tokens of `count_tokens`.
 
+    The chunker is `sentences`, ours, or `semantic`: the Markdown splitter of semantic-text-splitter, which
+    cuts at the largest unit that fits (section, paragraph, sentence, word, …) and heeds no boundary of sections
+    where several fit.
+
     Raises:
         ValueError: unless `max_tokens >= 1` and `0 <= overlap_tokens < max_tokens`.
     """
 
     max_tokens: int = 200
     overlap_tokens: int = 40
+    chunker: Chunker = "sentences"
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
@@ -38,9 +48,10 @@ class ChunkingSettings:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading with the text up to the next heading; `headings` is its path from the top."""
+    """A heading with the text up to the next heading; `headings` is its path from the top, `body` what follows it."""
 
     start: int
+    body: int
     end: int
     headings: tuple[str, ...]
 
@@ -58,25 +69,26 @@ def count_tokens(text: str) -> int:
 def chunk(document: Document, settings: ChunkingSettings) -> list[Passage]:
     """The passages of `document`, in order; none when it holds only white space.
 
-    `document.text[p.start:p.end] == p.text`, and no passage exceeds `settings.max_tokens`. A passage
-    consists of whole sentences and code fences of one section; only what alone exceeds the budget is cut
-    (a fence between lines). Sections that are tiny (together at most half the budget) share a passage.
-    Consecutive passages of a section share whole sentences of at most `settings.overlap_tokens`.
+    `document.text[p.start:p.end] == p.text`, and no passage exceeds `settings.max_tokens`. Each has the headings
+    that it stands under and the fragment of the last anchor at or before it.
+
+    A passage of the `sentences` chunker consists of whole sentences and code fences of one section; only what
+    alone exceeds the budget is cut (a fence between lines). Sections that are tiny (together at most half the
+    budget) share a passage. Consecutive passages of a section share whole sentences of at most
+    `settings.overlap_tokens`.
+
+    Raises:
+        ConfigurationError: if the chunker is not installed.
     """
-    pieces = (
-        (span, section.headings)
-        for section in _merge_tiny(document.text, _sections(document.text), settings)
-        for span in _pack(document.text, section, settings)
-    )
-    return [_passage(document, ordinal, span, headings) for ordinal, (span, headings) in enumerate(pieces)]
+    pieces = _PIECES[settings.chunker](document.text, settings)
+    starts = [anchor.start for anchor in document.anchors]
+    return [
+        _passage(document, ordinal, span, headings, bisect_right(starts, span[0]) - 1)
+        for ordinal, (span, headings) in enumerate(pieces)
+    ]
 
 
-def first_heading(text: str) -> str:
-    """The first Markdown heading of `text`, or ""."""
-    return next((heading[2] for heading in _headings(text)), "")
-
-
-def _passage(document: Document, ordinal: int, span: Span, headings: tuple[str, ...]) -> Passage:
+def _passage(document: Document, ordinal: int, span: Span, headings: tuple[str, ...], anchor: int) -> Passage:
     start, end = span
     return Passage(
         chunk_id=f"{document.doc_uri}#c{ordinal:04d}",
@@ -88,29 +100,49 @@ def _passage(document: Document, ordinal: int, span: Span, headings: tuple[str, 
         end=end,
         headings=headings,
         metadata=document.metadata,
+        fragment=document.anchors[anchor].fragment if anchor >= 0 else "",
     )
+
+
+def _by_sentences(text: str, settings: ChunkingSettings) -> Iterable[_Piece]:
+    return (
+        (span, section.headings)
+        for section in _merge_tiny(text, _sections(text), settings)
+        for span in _pack(text, section, settings)
+    )
+
+
+def _by_semantic_units(text: str, settings: ChunkingSettings) -> Iterable[_Piece]:
+    try:
+        from semantic_text_splitter import MarkdownSplitter
+    except ImportError:
+        raise ConfigurationError(
+            "chunking.chunker: semantic needs a package that is not there: pip install 'citeqa[documents]'"
+        ) from None
+    splitter = MarkdownSplitter.from_callback(count_tokens, settings.max_tokens, settings.overlap_tokens)
+    sections = _sections(text)
+    starts = [section.start for section in sections]
+    for start, piece in splitter.chunk_indices(text):
+        # What a heading alone cuts off before its text belongs to it all the same.
+        section = sections[max(0, bisect_right(starts, start) - 1)]
+        yield (start, start + len(piece)), section.headings
+
+
+_PIECES: Mapping[Chunker, Callable[[str, ChunkingSettings], Iterable[_Piece]]] = {
+    "sentences": _by_sentences,
+    "semantic": _by_semantic_units,
+}
 
 
 def _sections(text: str) -> list[Section]:
     sections: list[Section] = []
-    start, path = 0, [""] * 6
-    for heading in _headings(text):
-        sections.append(Section(start, heading.start(), tuple(filter(None, path))))
-        level = len(heading[1])
-        path[level - 1 :] = [heading[2], *[""] * (6 - level)]
-        start = heading.start()
-    sections.append(Section(start, len(text), tuple(filter(None, path))))
+    start, body, path = 0, 0, [""] * 6
+    for heading in find_headings(text):
+        sections.append(Section(start, body, heading.start, tuple(filter(None, path))))
+        path[heading.level - 1 :] = [heading.title, *[""] * (6 - heading.level)]
+        start, body = heading.start, heading.end
+    sections.append(Section(start, body, len(text), tuple(filter(None, path))))
     return [section for section in sections if text[section.start : section.end].strip()]
-
-
-def _headings(text: str) -> Iterator[re.Match[str]]:
-    if "#" not in text:
-        return
-    fences = [fence.span() for fence in FENCE.finditer(text)]
-    for heading in _HEADING.finditer(text):
-        before = bisect_right(fences, (heading.start(), len(text)))
-        if not before or fences[before - 1][1] <= heading.start():
-            yield heading
 
 
 def _merge_tiny(text: str, sections: Sequence[Section], settings: ChunkingSettings) -> Iterator[Section]:
@@ -120,9 +152,11 @@ def _merge_tiny(text: str, sections: Sequence[Section], settings: ChunkingSettin
         if joined is None:
             joined = section
         elif _is_bare_heading(text, joined):
-            joined = Section(joined.start, section.end, section.headings)
+            joined = Section(joined.start, section.body, section.end, section.headings)
         elif count_tokens(text[joined.start : section.end]) <= settings.max_tokens // 2:
-            joined = Section(joined.start, section.end, _common(joined.headings, section.headings))
+            joined = Section(
+                joined.start, joined.body, section.end, _common(joined.headings, section.headings)
+            )
         else:
             yield joined
             joined = section
@@ -131,7 +165,7 @@ def _merge_tiny(text: str, sections: Sequence[Section], settings: ChunkingSettin
 
 
 def _is_bare_heading(text: str, section: Section) -> bool:
-    return bool(_HEADING.fullmatch(text[section.start : section.end].strip()))
+    return section.body > section.start and not text[section.body : section.end].strip()
 
 
 def _common(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:

@@ -9,9 +9,9 @@ from typing import Literal, TypeAlias
 from urllib.parse import quote
 
 from retrieval.analysis import CJK_RUN
-from retrieval.chunking import first_heading
 from retrieval.errors import CorpusError
 from retrieval.front_matter import FrontMatter, split_front_matter
+from retrieval.headings import first_heading
 from retrieval.html_text import read_page
 from retrieval.json_lines import read_json_lines
 from retrieval.types import Document

@@ -239,6 +239,7 @@ def hash_document(document: Document) -> str:
         document.title,
         document.lang,
         sorted(document.metadata.items()),
+        [[anchor.start, anchor.fragment] for anchor in document.anchors],
     ]
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from retrieval.chunking import first_heading
 from retrieval.errors import CorpusError
 from retrieval.front_matter import scalars
+from retrieval.headings import first_heading
 from retrieval.types import Document
 
 _TEXTS = ("text", "contents", "page_content")

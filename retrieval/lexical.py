@@ -87,6 +87,7 @@ def _pack(passage: Passage) -> bytes:
         passage.end,
         passage.headings,
         dict(passage.metadata),
+        passage.fragment,
     ]
     return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
 
@@ -94,8 +95,10 @@ def _pack(passage: Passage) -> bytes:
 def to_passage(document: tantivy.Document, score: float) -> Passage:
     """The passage that was given to `to_index_document`, with the score of a search."""
     record = json.loads(document.get_first(PAYLOAD).decode("utf-8", "surrogatepass"))  # type: ignore[union-attr]
-    chunk_id, doc_uri, text, title, lang, start, end, headings, metadata = record
-    return Passage(chunk_id, doc_uri, text, title, lang, start, end, tuple(headings), metadata, score)
+    chunk_id, doc_uri, text, title, lang, start, end, headings, metadata, fragment = record
+    return Passage(
+        chunk_id, doc_uri, text, title, lang, start, end, tuple(headings), metadata, score, fragment
+    )
 
 
 def terms_query(schema: Schema, searcher: Searcher, text: str) -> Query | None:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.chunking import ChunkingSettings, chunk, count_tokens, first_heading
+from retrieval.chunking import ChunkingSettings, chunk, count_tokens
+from retrieval.headings import first_heading
 from retrieval.sentences import split_sentences
 from retrieval.types import Document
 
