@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import mmap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from retrieval.chunking import ChunkingSettings
 from retrieval.errors import IndexUnusableError
 from retrieval.filters import FACETS, facet, filter_query
 from retrieval.generations import Manifest
-from retrieval.indexing import IndexReport, Progress
+from retrieval.indexing import Corpus, IndexReport, Progress, RefusedDocument
 from retrieval.lexical import (
     inverse_document_frequency,
     register_tokenizers,
@@ -30,9 +29,10 @@ from retrieval.lexical import (
     to_passage,
     weighted_terms_query,
 )
+from retrieval.registry import read_uris
 from retrieval.types import Document, Filters, Passage
 
-__all__ = ["Hit", "IndexReport", "LocalIndex", "Progress"]
+__all__ = ["Hit", "IndexReport", "LocalIndex", "Progress", "RefusedDocument"]
 
 _DEFAULT_CHUNKING = ChunkingSettings()
 _SCORE_DIGITS = 4
@@ -93,36 +93,42 @@ class LocalIndex:
     @staticmethod
     def build(
         path: str | Path,
-        documents: Iterable[Document],
+        corpus: Corpus,
         *,
         chunking: ChunkingSettings = _DEFAULT_CHUNKING,
         on_progress: Progress | None = None,
+        strict: bool = False,
     ) -> IndexReport:
-        """Make the index at `path` of `documents` alone. Until it is complete, an index that was there stays.
+        """Make the index at `path` of `corpus` alone. Until it is complete, an index that was there stays.
 
-        The documents are read as a stream and not kept.
+        Documents or sources are read as a stream and not kept. A source that is bad, or has a document with
+        the `doc_uri` of one before it, is reported and the rest goes on; `strict` makes that an error.
 
         Raises:
-            CorpusError: if there is no document, none with text, or two with the same `doc_uri`.
+            CorpusError: if there is no document, none that can be read, none with text, or two that were not
+                read from sources have the same `doc_uri`.
             IndexUnusableError: if `path` is somebody else's; it is not touched.
             StorageError: if the disk refuses, or another process is writing there.
         """
-        return indexing.build(Path(path), documents, chunking, on_progress)
+        return indexing.build(Path(path), corpus, chunking, on_progress, strict=strict)
 
     @staticmethod
     def sync(
         path: str | Path,
-        documents: Iterable[Document],
+        corpus: Corpus,
         *,
         chunking: ChunkingSettings = _DEFAULT_CHUNKING,
         on_progress: Progress | None = None,
+        strict: bool = False,
     ) -> IndexReport:
         """As `build`, but only documents that differ from those in the index are chunked and written.
 
-        Documents that are no longer given are deleted. Where nothing can be kept (no index yet, another
-        version, other settings, damage) it builds. Without a difference nothing is written.
+        Sources with the fingerprint of one that the index was made of are not even loaded. Documents that
+        are no longer given are deleted, but where a source turned bad, what was there before stays. Where
+        nothing can be kept (no index yet, another version, other settings, damage) it builds. Without a
+        difference nothing is written.
         """
-        return indexing.sync(Path(path), documents, chunking, on_progress)
+        return indexing.sync(Path(path), corpus, chunking, on_progress, strict=strict)
 
     @staticmethod
     def update(
@@ -205,7 +211,8 @@ class LocalIndex:
 
     def doc_uris(self) -> set[str]:
         """The identities of all documents, those without text included."""
-        return {json.loads(line)[0] for line in bytes(self._documents).splitlines()}
+        with self._reading():
+            return set(read_uris(bytes(self._documents)))
 
     def languages(self) -> list[str]:
         """The languages that documents say they are in, of those with a two-letter code, in order."""

@@ -353,7 +353,7 @@ def test_another_version_is_named_and_can_be_rebuilt(
     assert names(path) == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("suffix", ["store", "idx", "term", "fieldnorm", "json", "jsonl"])
+@pytest.mark.parametrize("suffix", ["store", "idx", "term", "fieldnorm", "json", "zip"])
 def test_a_truncated_or_missing_file_is_named(path: Path, suffix: str) -> None:
     file = next(path.glob(f"generation-*/*.{suffix}"))
     file.write_bytes(file.read_bytes()[:-1])
