@@ -86,13 +86,18 @@ def read_response(response: ResponsesAgentResponse) -> dict[str, Any]:
     return {
         "answer": "".join(str(content.get("text") or "") for content in contents),
         "cited_uris": tuple(
-            dict.fromkeys(str(note["url"]) for note in annotations if note.get("type") == "url_citation")
+            dict.fromkeys(_cited_uri(note) for note in annotations if note.get("type") == "url_citation")
         ),
         "abstained": said.abstained,
         "dropped_markers": said.dropped_markers,
         "reader": said.reader or response.model or "",
         "usage": _usage(response),
     }
+
+
+def _cited_uri(note: Mapping[str, Any]) -> str:
+    # Ours has both: its url opens a section of the document, whose identity is the doc_uri.
+    return str(note.get("doc_uri") or note["url"])
 
 
 class _CustomOutputs(BaseModel):

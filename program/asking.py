@@ -68,7 +68,7 @@ def render_sources_list(answer: Mapping[str, Any]) -> str:
 
 
 def _source_line(source: Mapping[str, Any]) -> str:
-    return f"  [{source['number']}] {source['title']} — {source['doc_uri']}"
+    return f"  [{source['number']}] {source['title']} — {source['url']}"
 
 
 def _reader_line(reader: str) -> str:

@@ -173,6 +173,7 @@ def _to_record(answer: CitedAnswer) -> dict[str, Any]:
                 "number": number,
                 "cited": number in quotes,
                 "doc_uri": passage.doc_uri,
+                "url": passage.url,
                 "title": passage.title,
                 "chunk_id": passage.chunk_id,
                 "score": round(passage.score, 4),

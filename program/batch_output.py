@@ -237,6 +237,7 @@ def answer_types() -> Any:
             "number": pa.int64(),
             "cited": pa.bool_(),
             "doc_uri": text,
+            "url": text,
             "title": text,
             "chunk_id": text,
             "score": pa.float64(),

@@ -136,11 +136,15 @@ def render_item(answer: CitedAnswer, item_id: str) -> dict[str, Any]:
 
 
 def render_annotation(citation: Citation) -> dict[str, Any]:
-    """A citation as a `url_citation`; `start_index` and `end_index` are the marker's place in the text."""
+    """A citation as a `url_citation`; `start_index` and `end_index` are the marker's place in the text.
+
+    `url` opens the document at the section that is cited, `doc_uri` is its identity.
+    """
     passage = citation.passage
     return {
         "type": "url_citation",
-        "url": passage.doc_uri,
+        "url": passage.url,
+        "doc_uri": passage.doc_uri,
         "title": passage.title or passage.doc_uri,
         "start_index": citation.start,
         "end_index": citation.end,
@@ -172,6 +176,7 @@ def _render_source(number: int, passage: Passage, cited: bool) -> dict[str, Any]
         "number": number,
         "cited": cited,
         "doc_uri": passage.doc_uri,
+        "url": passage.url,
         "title": passage.title,
         "chunk_id": passage.chunk_id,
         "score": round(passage.score, 4),

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextvars
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import mlflow
 from mlflow.entities import SpanType
 
+from retrieval.late_fusion import search_many
 from retrieval.types import Filters, Passage, Retriever
 
 T = TypeVar("T")
@@ -24,16 +25,25 @@ RETRIEVERS_TAG = "retrievers"
 
 
 def traced_search(
-    retriever: Retriever, query: str, k: int, filters: Filters | None = None, *, name: str = SPAN_NAME
+    retriever: Retriever,
+    query: str | Sequence[str],
+    k: int,
+    filters: Filters | None = None,
+    *,
+    name: str = SPAN_NAME,
 ) -> list[Passage]:
     """`retriever.search(...)` inside exactly one RETRIEVER span, a child of whatever span is active.
 
     The span's inputs are `query`, `k` and `filters`; its outputs are the passages as `to_span_document`
     gives them, best first. An error of the search is recorded on the span and raised on.
+
+    Several queries are one search (`search_many`): the span has the first as `query`, and all as `queries`.
     """
+    queries = [query] if isinstance(query, str) else list(query)
+    more = {"queries": queries} if len(queries) > 1 else {}
     with mlflow.start_span(name=name, span_type=SpanType.RETRIEVER) as span:
-        span.set_inputs({"query": query, "k": k, "filters": dict(filters or {})})
-        passages = retriever.search(query, k, filters)
+        span.set_inputs({"query": queries[0], **more, "k": k, "filters": dict(filters or {})})
+        passages = search_many(retriever, queries, k, filters)
         span.set_outputs([to_span_document(passage) for passage in passages])
     return passages
 
@@ -49,6 +59,8 @@ def to_span_document(passage: Passage) -> dict[str, Any]:
         "start": passage.start,
         "end": passage.end,
     }
+    if passage.url != passage.doc_uri:
+        metadata["url"] = passage.url
     if passage.lang:
         metadata["lang"] = passage.lang
     return {"page_content": passage.text, "metadata": metadata, "id": passage.chunk_id}

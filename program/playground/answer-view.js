@@ -54,7 +54,7 @@ export class AnswerView {
     const source = this.turn.answer.outputs?.sources.find((one) => one.number === number);
     return {
       number,
-      uri: citation.url,
+      uri: citation.uri,
       title: citation.title,
       quote: citation.quote || source?.snippet,
       score: source?.score ?? null,
@@ -218,8 +218,8 @@ export function readerName(reader) {
 /** An answer with its sources as Markdown, to paste elsewhere. */
 export function asMarkdown(answer) {
   const { cited } = gatherSources(answer);
-  const lines = cited.map(({ number, title, uri }) => {
-    const address = webAddress(uri);
+  const lines = cited.map(({ number, title, uri, url }) => {
+    const address = webAddress(url);
     const name = plain(title || uri).replace(/[\\[\]`*_<]/g, "\\$&");
     return address
       ? `- [${number}] [${name}](<${address.href}>)`

@@ -72,7 +72,7 @@ export class DocumentView {
     }
   }
 
-  show(uri, quote, { title, lang, text, start, end }) {
+  show(uri, quote, { title, lang, text, start, end, url }) {
     const words = String(text ?? "");
     const known = Number.isInteger(start) && Number.isInteger(end);
     const from = known ? utf16Index(words, start) : 0;
@@ -81,14 +81,14 @@ export class DocumentView {
     if (typeof lang === "string" && /^[A-Za-z-]{2,35}$/.test(lang)) body.setAttribute("lang", lang);
     const passage = to > from ? highlight(words.slice(from, to), quote) : null;
     body.append(words.slice(0, from), ...(passage ? [passage] : []), words.slice(to));
-    this.frame({ uri, title: title || uri, quote }, body);
+    this.frame({ uri, url, title: title || uri, quote }, body);
     this.moved(plain(title || uri));
     passage?.scrollIntoView({ block: "center" });
     body.focus({ preventScroll: true });
   }
 
-  frame({ uri, title, quote }, content) {
-    const original = quoteAddress(uri, quote ?? "");
+  frame({ uri, url, title, quote }, content) {
+    const original = quoteAddress(url ?? uri, quote ?? "");
     const close = button("close", "close", () => this.dialog.close(), {
       words: false,
       className: "icon-button",

@@ -5,11 +5,12 @@ import { documentAddress, placeName, plain, quoteAddress, webAddress } from "./l
 import { sayAttribute } from "./messages.js";
 
 /**
- * A link to a document: the web page at the quote in a new tab, else the view of the indexed document.
+ * A link to a document: the web page at the quote, or at its section, in a new tab, else the view of the
+ * indexed document.
  * The latter has `data-document`, which `document-view.js` listens for.
  */
-export function sourceLink({ uri, chunkId, quote }, properties, ...children) {
-  const href = quoteAddress(uri, quote);
+export function sourceLink({ uri, url, chunkId, quote }, properties, ...children) {
+  const href = quoteAddress(url, quote);
   if (href)
     return el("a", { href, target: "_blank", rel: "noopener noreferrer", ...properties }, ...children);
   return indexLink({ uri, chunkId, quote }, properties, ...children);
@@ -24,10 +25,10 @@ export function indexLink({ uri, chunkId, quote }, properties, ...children) {
 
 /** The marker of a citation in the text. Its brackets are there for who copies the text. */
 export function markerLink(citation) {
-  const { number, url, chunkId, quote } = citation;
-  const title = plain(citation.title || url);
+  const { number, uri, url, chunkId, quote } = citation;
+  const title = plain(citation.title || uri);
   const link = sourceLink(
-    { uri: url, chunkId, quote },
+    { uri, url, chunkId, quote },
     { class: "marker", label: "marker", says: { number, title }, "aria-describedby": "source-popover" },
     el("span", { class: "bracket" }, "["),
     String(number),
@@ -40,10 +41,11 @@ export function markerLink(citation) {
 /** The passages of an answer by number: what was cited, with its quotes, and what was only retrieved. */
 export function gatherSources(answer) {
   const cited = new Map();
-  for (const { number, url, title, chunkId, quote } of answer.citations) {
+  for (const { number, uri, url, title, chunkId, quote } of answer.citations) {
     const source = cited.get(number) ?? {
       number,
-      uri: url,
+      uri,
+      url,
       title,
       chunkId,
       quotes: [],
@@ -54,11 +56,10 @@ export function gatherSources(answer) {
     cited.set(number, source);
   }
   const uncited = [];
-  for (const { number, doc_uri: uri, title, chunk_id: chunkId, score, snippet } of answer.outputs?.sources ??
-    []) {
-    const source = cited.get(number);
-    if (source) Object.assign(source, { score, snippet });
-    else uncited.push({ number, uri, title, chunkId, quotes: [], score, snippet });
+  for (const source of answer.outputs?.sources ?? []) {
+    const { number, doc_uri: uri, url, title, chunk_id: chunkId, score, snippet } = source;
+    if (cited.has(number)) Object.assign(cited.get(number), { score, snippet });
+    else uncited.push({ number, uri, url, title, chunkId, quotes: [], score, snippet });
   }
   return { cited: [...cited.values()].sort((a, b) => a.number - b.number), uncited };
 }
@@ -80,15 +81,15 @@ function sourceList(sources) {
   return el("ol", { class: "source-list" }, ...sources.map(sourceItem));
 }
 
-function sourceItem({ number, uri, title, chunkId, quotes, score, snippet }) {
+function sourceItem({ number, uri, url, title, chunkId, quotes, score, snippet }) {
   const name = plain(title || uri);
   const link = sourceLink(
-    { uri, chunkId, quote: quotes[0] ?? "" },
+    { uri, url, chunkId, quote: quotes[0] ?? "" },
     { class: "source-title", dir: "auto" },
     name,
-    webAddress(uri) ? icon("external") : icon("document"),
+    webAddress(url) ? icon("external") : icon("document"),
   );
-  if (webAddress(uri)) sayAttribute(link, "title", "opensNewTab");
+  if (webAddress(url)) sayAttribute(link, "title", "opensNewTab");
   const words = quotes.length
     ? quotes.map(quoteBlock)
     : [el("p", { class: "snippet", dir: "auto" }, ...quoteWords(snippet.replace(/^#{1,6} +/, "")))];

@@ -16,7 +16,7 @@ def read_document(index: LocalIndex, doc_uri: str, chunk_id: str | None = None) 
     """The document's text as it is indexed, and where in it the passage `chunk_id` stands.
 
     `text[start:end]`, in characters, is the passage; both are None where none is asked for or it is not of
-    this document.
+    this document. `url` opens the document at the passage's section.
 
     Raises:
         RequestFailedError: 404, if the document is not in the index.
@@ -31,6 +31,7 @@ def read_document(index: LocalIndex, doc_uri: str, chunk_id: str | None = None) 
     found = next((passage for passage in passages if passage.chunk_id == chunk_id), None)
     return {
         "doc_uri": doc_uri,
+        "url": found.url if found else doc_uri,
         "title": passages[0].title,
         "lang": passages[0].lang,
         "text": text,

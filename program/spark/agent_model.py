@@ -124,7 +124,7 @@ def to_record(response: Mapping[str, Any]) -> dict[str, Any]:
     custom = response.get("custom_outputs") or {}
     return {
         "answer": "\n".join(part["text"] for part in parts),
-        "cited_uris": list(dict.fromkeys(citation["url"] for citation in citations)),
+        "cited_uris": list(dict.fromkeys(map(_cited_uri, citations))),
         "sources": _sources(custom.get("sources"), citations),
         "abstained": custom.get("abstained"),
         "reader": custom.get("reader") or response.get("model"),
@@ -142,10 +142,17 @@ def _sources(
         if (quote := citation.get("quote")) and quote not in of_source:
             of_source.append(quote)
     if told is None:
-        by_uri = {citation["url"]: citation for citation in citations}
+        by_url = {citation["url"]: citation for citation in citations}
         told = (
-            {"number": number, "cited": True, "doc_uri": uri, "title": citation.get("title"), "key": uri}
-            for number, (uri, citation) in enumerate(by_uri.items(), start=1)
+            {
+                "number": number,
+                "cited": True,
+                "doc_uri": _cited_uri(citation),
+                "url": url,
+                "title": citation.get("title"),
+                "key": url,
+            }
+            for number, (url, citation) in enumerate(by_url.items(), start=1)
         )
     return [
         {
@@ -156,7 +163,11 @@ def _sources(
     ]
 
 
-_SOURCE_FIELDS = ("number", "cited", "doc_uri", "title", "chunk_id", "score")
+def _cited_uri(citation: Mapping[str, Any]) -> str:
+    return citation.get("doc_uri") or citation["url"]  # type: ignore[no-any-return]
+
+
+_SOURCE_FIELDS = ("number", "cited", "doc_uri", "url", "title", "chunk_id", "score")
 
 
 def _tokens(usage: Mapping[str, Any] | None) -> dict[str, int] | None:

@@ -136,6 +136,18 @@ def test_astral_characters_before_a_marker_do_not_shift_it(call: Fixture, text: 
     assert (citation["start"], citation["end"]) == (units, units + 3)
 
 
+def test_a_citation_opens_a_section_and_knows_its_document(call: Fixture) -> None:
+    annotation = {"type": "url_citation", "number": 1, "url": "https://e.org/a#part", "title": "t"}
+    read = [
+        call("answering", "readAnnotation", annotation | more, "")
+        for more in ({"doc_uri": "https://e.org/a"}, {})
+    ]
+    assert [(citation["uri"], citation["url"]) for citation in read] == [
+        ("https://e.org/a", "https://e.org/a#part"),
+        ("https://e.org/a#part", "https://e.org/a#part"),
+    ]
+
+
 def test_an_annotation_that_names_no_marker_makes_no_link(call: Fixture) -> None:
     annotation = {"type": "url_citation", "number": 2, "start_index": 0, "end_index": 3, "url": "u"}
     assert call("answering", "readAnnotation", annotation, "[1]")["start"] == -1

@@ -48,7 +48,7 @@ class Answers:
         self._hook(turn)
         if self._failing and "fail" in turn.question:
             raise LanguageModelError(f"no answer to {turn.question}\nnone")
-        passage = Passage(chunk_id="c", doc_uri="https://d", text=turn.question, title="D")
+        passage = Passage(chunk_id="c", doc_uri="https://d", text=turn.question, title="D", fragment="part")
         text = f"{turn.question} [1][1]"
         end = len(turn.question)
         citations = tuple(Citation(1, passage, end + 1 + 3 * n, end + 4 + 3 * n, 0, end) for n in range(2))
@@ -96,6 +96,7 @@ def test_each_question_has_its_answer_with_its_sources_in_the_order_of_the_table
                 "number": 1,
                 "cited": True,
                 "doc_uri": "https://d",
+                "url": "https://d#part",
                 "title": "D",
                 "chunk_id": "c",
                 "score": 0.0,

@@ -28,6 +28,7 @@ ANSWER: dict[str, Any] = {
             "number": 1,
             "cited": True,
             "doc_uri": "https://d.example/fuji",
+            "url": "https://d.example/fuji#高さ",
             "title": "富士山",
             "chunk_id": "c",
             "score": 1.5,

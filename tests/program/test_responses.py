@@ -141,6 +141,16 @@ def test_a_citation_is_a_url_citation_at_its_marker() -> None:
     assert second["title"] == second["url"] == "file:///notes.md"
 
 
+def test_a_citation_and_a_source_open_the_section_of_the_document_that_they_name() -> None:
+    passage = Passage("c1", "https://e.org/1", "Water boils.", fragment="boiling")
+    response = render_response(cite("It boils [1].", [passage], reader="r", query="q"), "msg_1")
+    [annotation] = response.output[0].model_dump()["content"][0]["annotations"]
+    assert response.custom_outputs is not None
+    [source] = response.custom_outputs["sources"]
+    for link in (annotation, source):
+        assert (link["doc_uri"], link["url"]) == ("https://e.org/1", "https://e.org/1#boiling")
+
+
 def test_the_sources_are_all_that_was_retrieved_with_what_was_cited() -> None:
     answer = cite("At 100 [1] [9].", PASSAGES, reader="r", query="q")
     custom = render_response(answer, "msg_1").custom_outputs

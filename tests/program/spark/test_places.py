@@ -83,6 +83,7 @@ def test_an_agent_that_is_not_ours_has_its_citations_for_sources() -> None:
             "number": 1,
             "cited": True,
             "doc_uri": "https://a.example",
+            "url": "https://a.example",
             "title": "A",
             "chunk_id": None,
             "score": None,
