@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 from dspy.utils.exceptions import DSPyError
 
-_SECRET_NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD")
-_SHORTEST_SECRET = 8
+from retrieval.secrets import hide_secrets as hide_secrets  # most of those who use it come here for the rest
+
 _REASON_CHARACTERS = 300
 _ADVICE = {
     "auth": "Check its API key in the environment.",
@@ -41,17 +40,6 @@ def _first_line(message: str) -> str:
     line = next((line for line in message.splitlines() if line.strip()), "no reason was given")
     line = " ".join(line.split())
     return line if len(line) <= _REASON_CHARACTERS else f"{line[: _REASON_CHARACTERS - 1]}…"
-
-
-def hide_secrets(text: str) -> str:
-    """`text` with the value of each environment variable that is named like a secret replaced by its name.
-
-    Values shorter than 8 characters are left: they would be found in ordinary words.
-    """
-    for name, value in os.environ.items():
-        if name.upper().endswith(_SECRET_NAMES) and len(value) >= _SHORTEST_SECRET:
-            text = text.replace(value, f"${name}")
-    return text
 
 
 def hide_secrets_in(error: BaseException) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -275,3 +276,124 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     session.conf.set("spark.sql.codegen.wholeStage", "false")
     yield session
     session.stop()
+
+
+CONCEPTS = (
+    ("car", "cars", "automobile", "automobiles", "vehicle", "自動車", "クルマ"),
+    ("doctor", "doctors", "physician", "physicians", "医師", "医者"),
+    ("fast", "quick", "rapid", "速い", "高速"),
+    ("price", "cost", "prices", "costs", "fee", "値段", "料金"),
+    ("error", "errors", "failure", "failures", "fault", "エラー", "障害"),
+    ("delete", "remove", "erase", "deleted", "removed", "削除", "消去"),
+    ("begin", "start", "launch", "begins", "開始", "起動"),
+    ("sea", "ocean", "seas", "海", "大洋"),
+)
+"""Words that the embedding model of tests takes for the same."""
+
+EmbeddingModelMaker = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def make_embedding_model() -> EmbeddingModelMaker:
+    """Writes an ONNX embedding model with its tokenizer, as they are on the hub, into a directory.
+
+    Words of one of the CONCEPTS, in English and Japanese, share a direction; of other text, characters count,
+    and less. `outputs` is tokens, text (pooled in the graph) or bert (tokens, and a pooler that is no
+    embedding); with `dynamic`, activations are quantized by the largest of a whole batch.
+    """
+    return _write_embedding_model
+
+
+@pytest.fixture(scope="session")
+def tiny_embedding_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of an embedding model of 32 dimensions that reads 128 tokens: see make_embedding_model."""
+    return _write_embedding_model(tmp_path_factory.mktemp("models") / "tiny-embedder")
+
+
+def _write_embedding_model(
+    directory: Path, *, outputs: str = "tokens", dynamic: bool = False, max_tokens: int = 128, seed: int = 0
+) -> Path:
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    words = [(word, concept) for concept, synonyms in enumerate(CONCEPTS) for word in synonyms]
+    characters = [chr(code) for span in ((33, 127), (0x3041, 0x30FF)) for code in range(*span)]
+    pieces = [*specials, *(word for word, _ in words), *characters]
+    scores = [0.0] * 4 + [-2.0] * len(words) + [-8.0] * len(characters)
+    tokenizer = Tokenizer(models.Unigram(list(dict(zip(pieces, scores, strict=True)).items()), unk_id=1))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    # As in files that were saved after use: neither is what a next user needs.
+    tokenizer.enable_padding(length=max_tokens)
+    tokenizer.enable_truncation(8)
+    directory.mkdir(parents=True)
+    tokenizer.save(str(directory / "tokenizer.json"))
+
+    size, dimension = tokenizer.get_vocab_size(), 32
+    table = np.zeros((size, dimension), np.float32)
+    table[:, 16:] = 0.2 * np.random.default_rng(seed).standard_normal((size, 16))
+    table[0] = 100.0  # padding that is not masked would show
+    table[1:4] = 0.0
+    table[2, 31] = 0.3
+    for word, concept in words:
+        table[tokenizer.token_to_id(word)] = 0.0
+        table[tokenizer.token_to_id(word), concept] = 3.0
+    nodes = [helper.make_node("Gather", ["table", "input_ids"], ["looked_up"])]
+    if dynamic:
+        nodes += [
+            helper.make_node("DynamicQuantizeLinear", ["looked_up"], ["steps", "scale", "zero"]),
+            helper.make_node("DequantizeLinear", ["steps", "scale", "zero"], ["last_hidden_state"]),
+        ]
+    else:
+        nodes.append(helper.make_node("Identity", ["looked_up"], ["last_hidden_state"]))
+    nodes += [
+        helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["mask", "last"], ["weights"]),
+        helper.make_node("Mul", ["last_hidden_state", "weights"], ["weighted"]),
+        helper.make_node("ReduceSum", ["weighted", "tokens"], ["sum"], keepdims=0),
+        helper.make_node("ReduceSum", ["weights", "tokens"], ["count"], keepdims=0),
+        helper.make_node("Div", ["sum", "count"], ["sentence_embedding"]),
+        helper.make_node("Neg", ["sum"], ["pooler_output"]),
+    ]
+    named = {
+        "last_hidden_state": ["batch", "tokens", dimension],
+        "sentence_embedding": ["batch", dimension],
+        "pooler_output": ["batch", dimension],
+    }
+    shown = {
+        "tokens": ["last_hidden_state"],
+        "text": ["sentence_embedding"],
+        "bert": ["pooler_output", "last_hidden_state"],
+    }
+    graph = helper.make_graph(
+        nodes,
+        "embedder",
+        [
+            helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"])
+            for name in ("input_ids", "attention_mask")
+        ],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, named[name]) for name in shown[outputs]],
+        [
+            numpy_helper.from_array(table, "table"),
+            numpy_helper.from_array(np.array([2]), "last"),
+            numpy_helper.from_array(np.array([1]), "tokens"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, str(directory / "model.onnx"))
+    files = {
+        "config.json": {"model_type": "bert", "max_position_embeddings": max_tokens, "pad_token_id": 0},
+        "1_Pooling/config.json": {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False},
+        "tokenizer_config.json": {"model_max_length": 10**30},
+        "sentence_bert_config.json": {"max_seq_length": max_tokens},
+    }
+    for name, content in files.items():
+        (directory / name).parent.mkdir(exist_ok=True)
+        (directory / name).write_text(json.dumps(content))
+    return directory

@@ -1,0 +1,174 @@
+"""Embedding models behind an address: whatever provider DSPy reaches, through the client that it uses itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import threading
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from retrieval.chunking import count_tokens
+from retrieval.embedders.embedder import EmbedderConfig, Vectors
+from retrieval.embedders.onnx_embedder import normalized
+from retrieval.errors import ConfigurationError, EmbeddingError
+from retrieval.secrets import hide_secrets
+
+_BATCH = 64
+_LONGEST_WAIT_S = 60.0
+_REASON_CHARACTERS = 300
+
+
+class EndpointEmbedder:
+    """An embeddings endpoint, by a name such as `openai/text-embedding-3-small` or `databricks/<endpoint>`.
+
+    API keys come from the environment, under the names that the provider's client documents. A request that
+    the endpoint is too busy for, or that fails on its side, is repeated `num_retries` times, waiting as long
+    as it asks for or ever longer. With `max_tokens`, texts are cut by an estimate of their tokens, and counted;
+    without, an endpoint refuses or cuts what is too long for it.
+    """
+
+    def __init__(self, config: EmbedderConfig) -> None:
+        self._config = config
+        # An address alone is an OpenAI-compatible server, whatever its model is called.
+        self._model = config.model if "/" in config.model or not config.api_base else f"openai/{config.model}"
+        self.name = config.model
+        self.truncated = 0
+        self._lock = threading.Lock()
+        settings = [config.model, config.api_base, config.dimensions, config.max_tokens]
+        prefixes = [config.query_prefix or "", config.passage_prefix or ""]
+        self.fingerprint = hashlib.blake2b(
+            json.dumps(["endpoint", *settings, *prefixes]).encode(), digest_size=16
+        ).hexdigest()
+
+    @cached_property
+    def dimension(self) -> int:
+        """As the endpoint answers: the first to ask makes a request."""
+        return int(self.embed_query("dimension").shape[0])
+
+    def embed_passages(self, texts: Sequence[str]) -> Vectors:
+        """One vector a text, in requests of `batch_size` texts."""
+        cut = [self._cut(text) for text in texts]
+        with self._lock:
+            self.truncated += sum(short != text for short, text in zip(cut, texts, strict=True))
+        prefix, size = self._config.passage_prefix or "", self._config.batch_size or _BATCH
+        whole = [f"{prefix}{text}" for text in cut]
+        batches = [self._ask(whole[start : start + size]) for start in range(0, len(whole), size)]
+        return np.concatenate(batches) if batches else np.empty((0, self.dimension), np.float32)
+
+    def embed_query(self, text: str) -> Vectors:
+        """The vector of what somebody looks for."""
+        vector: Vectors = self._ask([f"{self._config.query_prefix or ''}{self._cut(text)}"])[0]
+        return vector
+
+    def _cut(self, text: str) -> str:
+        limit = self._config.max_tokens
+        text = text.encode("utf-8", "replace").decode("utf-8")
+        if limit is None or count_tokens(text) <= limit:
+            return text
+        low, high = 0, len(text)
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if count_tokens(text[:middle]) <= limit else (low, middle - 1)
+        return text[:low]
+
+    def _ask(self, texts: Sequence[str]) -> Vectors:
+        # Providers refuse an empty text, and one refused text fails the whole batch.
+        inputs = [text if text.strip() else "-" for text in texts]
+        for attempt in range(self._config.num_retries + 1):
+            try:
+                return self._vectors(self._request(inputs), len(inputs))
+            except _PassingError as passing:
+                if attempt == self._config.num_retries:
+                    raise self._failure(passing.reason) from passing.reason
+                time.sleep(passing.wait_s or min(_LONGEST_WAIT_S, 2**attempt * random.uniform(0.25, 0.5)))
+        raise AssertionError("unreachable")
+
+    def _request(self, inputs: Sequence[str]) -> Any:
+        litellm = _litellm()
+        wanted = {"dimensions": self._config.dimensions, "api_base": self._config.api_base}
+        given = {name: value for name, value in wanted.items() if value is not None}
+        if (
+            self._config.api_base
+            and self._model.startswith("openai/")
+            and not os.environ.get("OPENAI_API_KEY")
+        ):
+            given["api_key"] = "none"  # a server of one's own often wants none, and the client insists
+        try:
+            return litellm.embedding(
+                model=self._model,
+                input=list(inputs),
+                timeout=self._config.timeout_s,
+                max_retries=0,
+                encoding_format="float",
+                **given,
+            )
+        except (
+            litellm.RateLimitError,
+            litellm.Timeout,
+            litellm.APIConnectionError,
+            litellm.InternalServerError,
+            litellm.ServiceUnavailableError,
+            litellm.BadGatewayError,
+        ) as error:
+            raise _PassingError(error) from error
+        except Exception as error:  # a client of a hundred providers, each with errors of its own
+            raise self._failure(error) from error
+
+    def _vectors(self, response: Any, count: int) -> Vectors:
+        try:
+            rows = sorted(map(dict, response.data), key=lambda row: row["index"])
+            numbers = [row["index"] for row in rows]
+            vectors = np.asarray([row["embedding"] for row in rows], np.float32)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise self._failure(f"its answer is not one of an embeddings endpoint ({error})") from error
+        if numbers != list(range(count)) or vectors.ndim != 2:
+            raise self._failure(f"{count} texts were sent and {len(numbers)} vectors came back")
+        if not np.isfinite(vectors).all():
+            raise self._failure("it gave a vector that is not a number")
+        return normalized(vectors)
+
+    def _failure(self, reason: object) -> EmbeddingError:
+        line = " ".join(hide_secrets(str(reason)).split())
+        line = line if len(line) <= _REASON_CHARACTERS else f"{line[: _REASON_CHARACTERS - 1]}…"
+        return EmbeddingError(
+            f"The embedding model '{self.name}' failed: {line.rstrip('.')}. Check its API key in the environment, "
+            "embedder.api_base and the network; embedder.timeout_s and num_retries say how long to try."
+        )
+
+
+class _PassingError(Exception):
+    """A failure that may be over soon."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+        self.wait_s = _asked_wait(reason)
+
+
+def _asked_wait(error: Exception) -> float | None:
+    """The seconds of the Retry-After header, where there is one."""
+    response = getattr(error, "response", None)
+    headers = getattr(error, "litellm_response_headers", None) or getattr(response, "headers", None) or {}
+    try:
+        return min(_LONGEST_WAIT_S, max(0.0, float(headers["retry-after"])))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _litellm() -> Any:
+    # LiteLLM looks its price list up online unless told that the one it ships will do.
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
+    try:
+        import litellm
+    except ImportError as error:
+        raise ConfigurationError(
+            "An embeddings endpoint needs the package 'litellm', which DSPy brings: pip install citeqa"
+        ) from error
+    return litellm
