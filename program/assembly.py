@@ -13,9 +13,11 @@ from program.program_sources import locate_state
 from program.qa import CitedQA
 from program.rate_limit import limiter_for
 from program.readers import LMReader
+from program.retrievers import open_retriever
 from program.settings import Settings
 from program.state import load_state
 from retrieval.local_index import LocalIndex
+from retrieval.local_retriever import LocalRetriever
 from retrieval.types import Filters, Passage
 
 DEFAULT_PROGRAM = "default"
@@ -29,14 +31,14 @@ def build_programs(
     `record_in` and `limit_rate` are as `build_program` takes them.
 
     Raises:
-        IndexMissingError, IndexUnusableError: if the index cannot be opened.
-        ConfigurationError: if a language model is needed and none is named.
+        IndexMissingError, IndexUnusableError: if the index cannot be opened, or searched as configured.
+        ConfigurationError: if a language model is needed and none is named, or another model is not there.
         ProgramStateError: if a compiled program does not fit.
     """
     build = partial(
         build_program,
         settings,
-        LocalIndex.open(settings.retrieval.index),
+        open_retriever(settings),
         record_in=record_in,
         limit_rate=limit_rate,
     )
@@ -66,13 +68,14 @@ def program_as_written() -> CitedQA:
 
 def build_program(
     settings: Settings,
-    retriever: LocalIndex,
+    retriever: LocalRetriever | LocalIndex,
     *,
     record_in: ContentStore | None = None,
     limit_rate: bool = False,
 ) -> CitedQA:
     """The program as configured, before anything compiled is loaded into it.
 
+    `retriever` is what `open_retriever` gives; an index by itself is searched by words alone.
     For work that asks many questions: language-model calls are made once and kept in `record_in`, and with
     `limit_rate` they wait where the provider is busy, with all others of this process.
     """
@@ -88,6 +91,7 @@ def build_program(
         filters=settings.retrieval.filters,
         condense_with=lm,
         rewrite_with=lm if settings.program.rewrite_query else None,
+        search_question_too=settings.program.search_question_too,
         adapter=build_adapter(settings.language_model),
         fallback=extractive if settings.reader.fallback == "extractive" else None,
     )

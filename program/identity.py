@@ -14,7 +14,7 @@ _LM_FIELDS = {"model", "api_base", "temperature", "max_tokens", "adapter"}
 
 
 def answer_identity(settings: Settings, index_hash: str) -> dict[str, Any]:
-    """The passages (by the hash of the index), the settings and the compiled programs behind an answer.
+    """The passages (by the hash of the index), the settings, the models and the compiled programs behind an answer.
 
     Settings that change how an answer is come by, and not the answer, are left out: time-outs, retries, caches.
 
@@ -26,11 +26,23 @@ def answer_identity(settings: Settings, index_hash: str) -> dict[str, Any]:
     }
     return {
         "index": index_hash,
-        "retrieval": {"k": settings.retrieval.k, "filters": settings.retrieval.filters},
+        "retrieval": {
+            **settings.retrieval.model_dump(mode="json", exclude={"index"}),
+            "reranker": _reranker_hash(settings.retrieval.rerank.model),
+        },
         **settings.model_dump(include=_ANSWER_SECTIONS),
         "language_model": settings.language_model.model_dump(include=_LM_FIELDS),
         "states": {name: _file_hash(path) for name, path in states.items()},
     }
+
+
+def _reranker_hash(model: str | None) -> str:
+    """Of what stands in the directory, so that another model of the same name is another."""
+    if model is None:
+        return ""
+    from retrieval.ranking.cross_encoder import model_fingerprint
+
+    return model_fingerprint(model)
 
 
 def _file_hash(path: Path) -> str:

@@ -28,7 +28,7 @@ class CitedQA(dspy.Module):  # type: ignore[misc]
     `respond` is the way in for an agent; called as a DSPy module it suits DSPy's optimizers and
     evaluators. With a language model to condense with, a follow-up is rewritten to stand alone; without
     one, the search is for the question before it and the follow-up together. With one to rewrite with, the
-    search is for the query that it makes of the question.
+    search is for the query that it makes of the question, or for several, one a line.
     """
 
     def __init__(
@@ -40,10 +40,14 @@ class CitedQA(dspy.Module):  # type: ignore[misc]
         filters: Filters | None = None,
         condense_with: dspy.LM | None = None,
         rewrite_with: dspy.LM | None = None,
+        search_question_too: bool = False,
         adapter: dspy.Adapter | None = None,
         fallback: Reader | None = None,
     ) -> None:
-        """`fallback` answers when a language model fails before any of its answer was heard."""
+        """`fallback` answers when a language model fails before any of its answer was heard.
+
+        With `search_question_too`, the question is searched for beside what `rewrite_with` makes of it.
+        """
         super().__init__()
         self.retriever = retriever
         self.reader = reader
@@ -51,6 +55,7 @@ class CitedQA(dspy.Module):  # type: ignore[misc]
         self.filters = filters
         self.adapter = adapter or dspy.ChatAdapter()
         self.fallback = fallback
+        self.search_question_too = search_question_too
         self.condense: dspy.Predict | None = None
         if condense_with is not None:
             self.condense = dspy.Predict(CondenseQuestion)
@@ -94,7 +99,7 @@ class CitedQA(dspy.Module):  # type: ignore[misc]
             query = self._standalone(question, history[-HISTORY_MESSAGES:])
             clock.lap("condense")
             both = {**(self.filters or {}), **(filters or {})}
-            wanted = query
+            wanted = [query]
             if self.rewrite is not None:
                 wanted = self._rewritten(self.rewrite, query)
                 clock.lap("rewrite")
@@ -103,7 +108,7 @@ class CitedQA(dspy.Module):  # type: ignore[misc]
             answer = self._read(query, passages)
             clock.lap("read")
         tokens = _total_tokens(usage.get_total_tokens())
-        answer = replace(answer, query=wanted, usage=tokens, timings_ms=clock.laps_ms)
+        answer = replace(answer, query="\n".join(wanted), usage=tokens, timings_ms=clock.laps_ms)
         return dspy.Prediction(answer=answer.text, cited=answer)
 
     def _standalone(self, question: str, history: Sequence[Message]) -> str:
@@ -120,14 +125,19 @@ class CitedQA(dspy.Module):  # type: ignore[misc]
             return _with_previous(question, history)
         return str(prediction.standalone_question).strip() or question
 
-    def _rewritten(self, rewrite: dspy.Predict, question: str) -> str:
+    def _rewritten(self, rewrite: dspy.Predict, question: str) -> list[str]:
+        """What is searched for: each line that the model writes, the question before them where it is wanted."""
         try:
-            return str(rewrite(question=question).search_query).strip() or question
+            lines = [line.strip() for line in str(rewrite(question=question).search_query).splitlines()]
         except DSPyError:
             # The question finds something, too, and the fallback can answer from it.
             if self.fallback is None:
                 raise
-            return question
+            return [question]
+        queries = [line for line in dict.fromkeys(lines) if line]
+        if self.search_question_too or not queries:
+            queries = [question, *(line for line in queries if line != question)]
+        return queries
 
     def _read(self, query: str, passages: Sequence[Passage]) -> CitedAnswer:
         if self.fallback is None:

@@ -45,12 +45,46 @@ class ChunkingConfig(_Section):
     overlap_tokens: int = Field(40, ge=0)
 
 
+class RerankSettings(_Section):
+    """A cross-encoder that reads the question and each of the first passages together, and ranks them anew."""
+
+    model: str | None = Field(None, description="a directory with model.onnx and tokenizer.json; unset: none")
+    candidates: int = Field(30, ge=1, le=1000, description="how many passages it reads")
+
+
+class FeedbackSettings(_Section):
+    """A second search by words, with what the first passages say. Off where `passages` is 0."""
+
+    passages: int = Field(0, ge=0, le=100, description="how many passages are taken to be relevant")
+    terms: int = Field(10, ge=1, le=100, description="how many of their terms are searched for, too")
+    weight: float = Field(0.3, ge=0, le=1, description="the part of the search that is theirs")
+
+
 class RetrievalSettings(_Section):
-    """Where passages are found, and how many are read."""
+    """Where passages are found, how they are ranked, and how many are read. docs/ranking.md tells of each."""
 
     index: str = "build/index"
     k: int = Field(5, ge=1, le=1000)
     filters: dict[str, Any] = Field(default_factory=dict)
+    mode: Literal["auto", "lexical", "dense", "hybrid"] = Field(
+        "auto",
+        description="auto: hybrid where the index has vectors and an embedder is configured, else lexical",
+    )
+    fusion: Literal["convex", "rrf"] = Field(
+        "convex", description="hybrid: of normalized scores, or of ranks"
+    )
+    lexical_weight: float = Field(0.5, ge=0, le=1, description="hybrid: the part of the words")
+    candidates: int = Field(100, ge=1, le=10_000, description="hybrid: how many of each ranking are fused")
+    rerank: RerankSettings = RerankSettings()
+    feedback: FeedbackSettings = FeedbackSettings()
+    diversity: float = Field(
+        0, ge=0, le=1, description="how much likeness to passages above counts against one"
+    )
+    max_per_document: int | None = Field(None, ge=1, description="at most so many passages of one document")
+    expand: Literal["none", "neighbours", "section"] = Field(
+        "none", description="what is read around a passage"
+    )
+    expand_tokens: int = Field(600, ge=16, le=100_000, description="how long a passage may become by that")
 
 
 class ReaderSettings(_Section):
@@ -97,7 +131,12 @@ class ProgramSettings(_Section):
     """Compiled programs (JSON), by the name that a request asks for; `default` serves all others."""
 
     states: dict[str, str] = Field(default_factory=dict)
-    rewrite_query: bool = Field(False, description="have the model write the search query")
+    rewrite_query: bool = Field(
+        False, description="have the model write the search query; several lines are several, fused"
+    )
+    search_question_too: bool = Field(
+        False, description="fuse what the question finds with what the rewrite does"
+    )
 
 
 class TrackingSettings(_Section):

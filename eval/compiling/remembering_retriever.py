@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, TypeAlias
 
+from retrieval.late_fusion import search_many
 from retrieval.types import Filters, Passage, Retriever
 
 REMEMBERED = 5_000
 """More than the questions of most training sets: one that is larger by one would forget each before it comes again."""
 
 _LOCKS = 64
-_Key: TypeAlias = tuple[str, str]
+_Key: TypeAlias = tuple[tuple[str, ...], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +55,18 @@ class RememberingRetriever:
 
     def search(self, query: str, k: int, filters: Filters | None = None) -> list[Passage]:
         """As the retriever behind; raises what it raises."""
-        key = (query, repr(sorted((filters or {}).items())))
+        return self.search_many([query], k, filters)
+
+    def search_many(self, queries: Sequence[str], k: int, filters: Filters | None = None) -> list[Passage]:
+        """As the retriever behind (`retrieval.late_fusion`); raises what it raises."""
+        key = (tuple(queries), repr(sorted((filters or {}).items())))
         if (found := self._recall(key, k)) is not None:
             return found
         # Two searches that share a lock wait for one another, which costs less than making one twice.
         with self._searching[hash(key) % _LOCKS]:
             if (found := self._recall(key, k)) is not None:
                 return found
-            passages = tuple(self._retriever.search(query, k, filters))
+            passages = tuple(search_many(self._retriever, queries, k, filters))
             self._remember(key, _Search(k, passages))
         return list(passages)
 

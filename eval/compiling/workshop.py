@@ -24,9 +24,10 @@ from program.content_store import ContentStore
 from program.language_models import build_lm
 from program.qa import CitedQA
 from program.rate_limit import limiter_for
+from program.retrievers import open_retriever
 from program.settings import LanguageModelSettings, Settings
 from retrieval.errors import ConfigurationError
-from retrieval.local_index import LocalIndex
+from retrieval.local_retriever import LocalRetriever
 
 MAX_ERRORS = 1_000_000
 """DSPy stops everything at a number of errors. Ours are counted, and stopped by the share of them that is borne."""
@@ -67,13 +68,13 @@ def open_workshop(
     """
     require_language_model(settings)
     answering = settings.language_model
-    index = LocalIndex.open(settings.retrieval.index)
-    retriever = RememberingRetriever(index)
+    found = open_retriever(settings)
+    retriever = RememberingRetriever(found)
     lm_of = partial(_build, store=store, meter=meter)
     task_model = lm_of(answering)
     prompting = model_settings(answering, specification.prompt_model, f"{place}: prompt_model")
     teaching = model_settings(answering, specification.teacher_model, f"{place}: teacher_model")
-    program = _program(settings, index)
+    program = _program(settings, found)
     program.retriever = retriever
     teacher = None
     if specification.teacher_model is not None:
@@ -110,9 +111,9 @@ def open_workshop(
             mlflow.tracing.reset()  # type: ignore[no-untyped-call]
 
 
-def _program(settings: Settings, index: LocalIndex) -> CitedQA:
+def _program(settings: Settings, retriever: LocalRetriever) -> CitedQA:
     """The seed, with whatever was compiled before; its predictors take DSPy's current language model."""
-    program = build_program(settings, index)
+    program = build_program(settings, retriever)
     load_compiled(program, settings)
     program.set_lm(None)
     # A fallback would hide that the model failed.

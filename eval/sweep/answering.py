@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -22,10 +22,10 @@ from program.call_notes import noting_calls
 from program.content_store import ContentStore
 from program.recorded_calls import asking_anew
 from program.responses import render_response
+from program.retrievers import open_retriever
 from program.settings import Settings
 from program.threads import map_in_threads
 from retrieval.errors import CiteqaError
-from retrieval.local_index import LocalIndex
 from retrieval.tracing import in_current_trace
 
 _ITEM_ID = "msg"
@@ -59,13 +59,13 @@ class StagedAgent:
         self, settings: Settings, store: ContentStore, depth: int, recent: RecentSearches | None = None
     ) -> None:
         """`depth`: how many passages each search is made for, whatever k is. `recent` is shared between agents."""
-        index = LocalIndex.open(settings.retrieval.index)
-        program = build_program(settings, index, record_in=store, limit_rate=True)
+        retriever = open_retriever(settings)
+        program = build_program(settings, retriever, record_in=store, limit_rate=True)
         load_compiled(program, settings)
-        identity = _search_identity(settings, index)
+        identity = {**retriever.identity, "code": code_hash()}
         self._resources = ExitStack()
         collector = self._resources.enter_context(collect_traces())
-        program.retriever = RecordedRetriever(index, identity, store, collector, depth, recent)
+        program.retriever = RecordedRetriever(retriever, identity, store, collector, depth, recent)
         self._agent = CitingAgent(program.respond)
         self._asks_model = settings.answers_with_lm
         self._is_warm = False
@@ -131,8 +131,3 @@ class StagedAgent:
         if not self._is_warm and not self._asks_model:
             self.answer(question)
         self._is_warm = True
-
-
-def _search_identity(settings: Settings, index: LocalIndex) -> Mapping[str, Any]:
-    retrieval = settings.retrieval.model_dump(mode="json", exclude={"index", "k", "filters"})
-    return {"index": index.content_hash, "retrieval": retrieval, "code": code_hash()}

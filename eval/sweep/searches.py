@@ -18,6 +18,7 @@ from eval.observations import RetrievedDocument
 from eval.traces import TraceCollector
 from program.call_notes import note_calls
 from program.content_store import ContentStore, content_key
+from retrieval.late_fusion import search_many
 from retrieval.tracing import traced_search
 from retrieval.types import Filters, Passage, Retriever
 
@@ -107,16 +108,20 @@ class RecordedRetriever:
         return self
 
     def search(self, query: str, k: int, filters: Filters | None = None) -> list[Passage]:
-        """As the retriever that is recorded; raises what it raises, and keeps nothing of it then.
+        """As the retriever that is recorded; raises what it raises, and keeps nothing of it then."""
+        return self.search_many([query], k, filters)
+
+    def search_many(self, queries: Sequence[str], k: int, filters: Filters | None = None) -> list[Passage]:
+        """As the retriever that is recorded (`retrieval.late_fusion`).
 
         Whoever notes calls (`program.call_notes`) is told to count what the search took when it was made, in place
         of what it takes to make and record it, or to find it: else the first configuration would be the slowest.
         """
         started = time.perf_counter()
-        key = content_key(self._identity, query, dict(filters or {}))
+        key = content_key(self._identity, list(queries), dict(filters or {}))
         search = self._recent.get(key) or self._kept(key)
         if search is None or not search.covers(k):
-            search = self._make(query, max(k, self._depth), filters)
+            search = self._make(queries, max(k, self._depth), filters)
             self._store.put(_KIND, key, _to_json(search))
         self._recent.put(key, search)
         if (noted := _made.get()) is not None:
@@ -125,12 +130,12 @@ class RecordedRetriever:
         note_calls(waited_ms=elapsed_ms, replayed_ms=search.took_ms)
         return list(search.passages[:k])
 
-    def _make(self, query: str, depth: int, filters: Filters | None) -> Search:
+    def _make(self, queries: Sequence[str], depth: int, filters: Filters | None) -> Search:
         timed = _Timed(self._retriever)
 
         def traced() -> list[Passage]:
             with mlflow.tracing.context(enabled=True):
-                return traced_search(timed, query, depth, filters)
+                return traced_search(timed, queries, depth, filters)
 
         call = self._collector.call(traced)
         passages = call.value()
@@ -149,8 +154,11 @@ class _Timed:
         self.took_ms = 0.0
 
     def search(self, query: str, k: int, filters: Filters | None = None) -> list[Passage]:
+        return self.search_many([query], k, filters)
+
+    def search_many(self, queries: Sequence[str], k: int, filters: Filters | None = None) -> list[Passage]:
         started = time.perf_counter()
-        passages = self._retriever.search(query, k, filters)
+        passages = search_many(self._retriever, queries, k, filters)
         self.took_ms = round(1000 * (time.perf_counter() - started), 3)
         return passages
 
