@@ -17,10 +17,12 @@ import numpy as np
 from retrieval.chunking import count_tokens
 from retrieval.embedders.embedder import EmbedderConfig, Vectors
 from retrieval.embedders.onnx_embedder import normalized
-from retrieval.errors import ConfigurationError, EmbeddingError
+from retrieval.embedders.providers import PROVIDERS
+from retrieval.errors import EmbeddingError
 from retrieval.secrets import hide_secrets
 
 _BATCH = 64
+_PASSING = (408, 429, 500, 502, 503, 504, 529)
 _LONGEST_WAIT_S = 60.0
 _REASON_CHARACTERS = 300
 
@@ -36,8 +38,11 @@ class EndpointEmbedder:
 
     def __init__(self, config: EmbedderConfig) -> None:
         self._config = config
-        # An address alone is an OpenAI-compatible server, whatever its model is called.
-        self._model = config.model if "/" in config.model or not config.api_base else f"openai/{config.model}"
+        provider, slash, model = config.model.partition("/")
+        # At an address alone, there is an OpenAI-compatible server, whatever its model is called.
+        is_named = slash and provider in PROVIDERS
+        self._provider, self._model = (provider, model) if is_named else ("openai", config.model)
+        self._client: Any = None
         self.name = config.model
         self.truncated = 0
         self._lock = threading.Lock()
@@ -91,39 +96,49 @@ class EndpointEmbedder:
         raise AssertionError("unreachable")
 
     def _request(self, inputs: Sequence[str]) -> Any:
-        litellm = _litellm()
-        wanted = {"dimensions": self._config.dimensions, "api_base": self._config.api_base}
-        given = {name: value for name, value in wanted.items() if value is not None}
-        if (
-            self._config.api_base
-            and self._model.startswith("openai/")
-            and not os.environ.get("OPENAI_API_KEY")
-        ):
-            given["api_key"] = "none"  # a server of one's own often wants none, and the client insists
+        ask = self._ask_openai if self._provider == "openai" else self._ask_litellm
         try:
-            return litellm.embedding(
-                model=self._model,
-                input=list(inputs),
-                timeout=self._config.timeout_s,
-                max_retries=0,
-                encoding_format="float",
-                **given,
-            )
-        except (
-            litellm.RateLimitError,
-            litellm.Timeout,
-            litellm.APIConnectionError,
-            litellm.InternalServerError,
-            litellm.ServiceUnavailableError,
-            litellm.BadGatewayError,
-        ) as error:
-            raise _PassingError(error) from error
-        except Exception as error:  # a client of a hundred providers, each with errors of its own
+            return ask(inputs)
+        except Exception as error:  # clients of a hundred providers, each with errors of its own
+            if _status(error) in _PASSING or _is_of_network(error):
+                raise _PassingError(error) from error
             raise self._failure(error) from error
+
+    def _ask_openai(self, inputs: Sequence[str]) -> Any:
+        """Any OpenAI-compatible server: of one's own, it often wants no key, and the client insists on one."""
+        with self._lock:
+            if self._client is None:
+                import openai
+
+                key = None if os.environ.get("OPENAI_API_KEY") or not self._config.api_base else "none"
+                self._client = openai.OpenAI(
+                    base_url=self._config.api_base, api_key=key, timeout=self._config.timeout_s, max_retries=0
+                )
+        return self._client.embeddings.create(
+            model=self._model, input=list(inputs), encoding_format="float", **self._dimensions()
+        )
+
+    def _ask_litellm(self, inputs: Sequence[str]) -> Any:
+        # LiteLLM looks its price list up online unless told that the one it ships will do.
+        os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
+        import litellm
+
+        litellm.suppress_debug_info = True  # it prints advice to standard output
+        return litellm.embedding(
+            model=f"{self._provider}/{self._model}",
+            input=list(inputs),
+            timeout=self._config.timeout_s,
+            api_base=self._config.api_base,
+            **self._dimensions(),
+        )
+
+    def _dimensions(self) -> dict[str, Any]:
+        return {} if self._config.dimensions is None else {"dimensions": self._config.dimensions}
 
     def _vectors(self, response: Any, count: int) -> Vectors:
         try:
-            rows = sorted(map(dict, response.data), key=lambda row: row["index"])
+            rows = [row if isinstance(row, dict) else dict(row) for row in response.data]
+            rows.sort(key=lambda row: row["index"])
             numbers = [row["index"] for row in rows]
             vectors = np.asarray([row["embedding"] for row in rows], np.float32)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -162,13 +177,18 @@ def _asked_wait(error: Exception) -> float | None:
         return None
 
 
-def _litellm() -> Any:
-    # LiteLLM looks its price list up online unless told that the one it ships will do.
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
-    try:
-        import litellm
-    except ImportError as error:
-        raise ConfigurationError(
-            "An embeddings endpoint needs the package 'litellm', which DSPy brings: pip install citeqa"
-        ) from error
-    return litellm
+def _status(error: Exception) -> int | None:
+    """The HTTP status of the answer, where there was one."""
+    status = getattr(error, "status_code", None)
+    return status if isinstance(status, int) else None
+
+
+def _is_of_network(error: BaseException | None) -> bool:
+    """Whether no answer came, or not in time: both clients say it with httpx's errors below theirs."""
+    import httpx
+
+    while error is not None:
+        if isinstance(error, httpx.TransportError | TimeoutError | ConnectionError):
+            return True
+        error = error.__cause__
+    return False

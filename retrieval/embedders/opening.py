@@ -5,13 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from retrieval.embedders.embedder import Embedder, EmbedderConfig
-
-_PROVIDERS = (
-    "anyscale azure azure_ai bedrock cohere custom_openai databricks deepinfra fireworks_ai gemini hosted_vllm "
-    "huggingface infinity jina_ai litellm_proxy lm_studio mistral nebius nvidia_nim ollama openai openrouter "
-    "sagemaker snowflake together_ai vertex_ai voyage watsonx xinference"
-)
-"""The first part of names that are a provider's and not an owner's on the hub, unless `kind` says otherwise."""
+from retrieval.embedders.providers import PROVIDERS
 
 
 def open_embedder(config: EmbedderConfig) -> Embedder:
@@ -46,4 +40,4 @@ def kind_of(config: EmbedderConfig) -> str:
     if Path(config.model).expanduser().exists():
         return "onnx"
     provider, slash, _ = config.model.partition("/")
-    return "endpoint" if config.api_base or (slash and provider in _PROVIDERS.split()) else "onnx"
+    return "endpoint" if config.api_base or (slash and provider in PROVIDERS) else "onnx"
