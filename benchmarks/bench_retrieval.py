@@ -24,7 +24,7 @@ import tantivy
 from retrieval import Document
 from retrieval.analysis import analyze_words, word_analyzer
 from retrieval.chunking import ChunkingSettings
-from retrieval.corpus import read_documents
+from retrieval.corpus import ReadingSettings, read_documents
 from retrieval.local_index import LocalIndex
 
 K = 10
@@ -151,7 +151,7 @@ class RawTantivy:
 
 def _compare_quality(folder: Path, data: Path, limit: int) -> Iterator[tuple[str, str, str, str, str]]:
     """nDCG@10 of documents as single passages, against bm25s with Lucene's formula and English stems."""
-    documents = list(read_documents(data, layout="beir"))
+    documents = list(read_documents(data, ReadingSettings(layout="beir")))
     LocalIndex.build(folder, documents, chunking=ChunkingSettings(max_tokens=1_000_000, overlap_tokens=0))
     index = LocalIndex.open(folder)
     ours = _mean_ndcg(data, limit, lambda question: [p.doc_uri for p in index.search(question, K)])

@@ -20,6 +20,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from program.yaml_files import read_yaml
 from retrieval.chunking import ChunkingSettings
+from retrieval.documents.reading import ReadingSettings
 from retrieval.errors import ConfigurationError
 
 DEFAULT_FILE = Path("configs/agent.yaml")
@@ -31,16 +32,29 @@ class _Section(BaseModel):
 
 
 class CorpusSettings(_Section):
-    """Where the documents are."""
+    """Where the documents are, and how they are read. docs/documents.md tells of each."""
 
     path: str = "datasets/agent_docs/docs"
     base_url: str | None = Field(None, description="doc_uri of a document without one: this and its path")
-    layout: Literal["auto", "folder", "jsonl", "beir"] = "auto"
+    url_template: str | None = Field(
+        None,
+        description="the same, made of {path}, {stem}, {page}, {name}; in a Git folder {commit}, {branch}",
+    )
+    layout: Literal["auto", "folder", "git", "jsonl", "beir", "table", "sitemap"] = "auto"
+    anchors: Literal["auto", "none"] = Field(
+        "auto", description="whether links open the section of a document"
+    )
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="table, jsonl: our field (doc_uri, text, …): its column"
+    )
+    pages: str | None = Field(None, description="sitemap: the folder of the saved pages; unset: its own")
+    max_file_mb: float = Field(50, gt=0, description="larger documents are refused")
 
 
 class ChunkingConfig(_Section):
     """How documents are cut into passages."""
 
+    chunker: Literal["auto", "sentences", "semantic"] = "auto"
     max_tokens: int = Field(200, ge=16, le=8192)
     overlap_tokens: int = Field(40, ge=0)
 
@@ -290,10 +304,17 @@ def chunking_settings(settings: Settings) -> ChunkingSettings:
     Raises:
         ConfigurationError: if the overlap does not fit the passage.
     """
+    chunking = settings.chunking
+    chunker = "sentences" if chunking.chunker == "auto" else chunking.chunker
     try:
-        return ChunkingSettings(settings.chunking.max_tokens, settings.chunking.overlap_tokens)
+        return ChunkingSettings(chunking.max_tokens, chunking.overlap_tokens, chunker)
     except ValueError as error:
         raise ConfigurationError(f"chunking: {error}") from error
+
+
+def reading_settings(settings: Settings) -> ReadingSettings:
+    """The part of the settings that says how documents are read."""
+    return ReadingSettings(**settings.corpus.model_dump(exclude={"path"}))
 
 
 def load_settings(

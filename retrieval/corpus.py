@@ -1,93 +1,140 @@
-"""Read documents from what people have: a folder of Markdown, text and HTML, JSON Lines, a BEIR directory."""
+"""Read documents from what people have: folders, Git folders, JSON Lines, tables, BEIR directories, saved sites."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Literal, TypeAlias
-from urllib.parse import quote
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path, PurePosixPath
 
-from retrieval.analysis import CJK_RUN
-from retrieval.errors import CorpusError
-from retrieval.front_matter import FrontMatter, split_front_matter
-from retrieval.headings import first_heading
-from retrieval.html_text import read_page
-from retrieval.json_lines import read_json_lines
+from retrieval.documents import folders, git
+from retrieval.documents.addresses import OF_GIT, Addresses, template_fields
+from retrieval.documents.languages import detect_language
+from retrieval.documents.reading import READABLE, Files, Layout, ReadingSettings, printable, refused
+from retrieval.documents.records import Records
+from retrieval.errors import ConfigurationError, CorpusError
+from retrieval.sources import Source
+from retrieval.tables import table_format
 from retrieval.types import Document
 
-Layout: TypeAlias = Literal["auto", "folder", "jsonl", "beir"]
-Placed: TypeAlias = Iterator[tuple[str, Document]]
-"""Documents, each with the place that it was read from, for messages."""
+__all__ = ["Layout", "ReadingSettings", "detect_language", "read_documents", "read_sources"]
 
-_MARKDOWN = {".md", ".markdown"}
-_HTML = {".html", ".htm"}
-_READABLE = _MARKDOWN | _HTML | {".txt"}
-_JSON_LINES = (".jsonl", ".jsonl.gz", ".ndjson")
 _BEIR = ("corpus.jsonl", "corpus.jsonl.gz")
+_LAYOUTS: dict[str, Layout] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "table", ".parquet": "table"}
 
-_LANGUAGE_SAMPLE = 4000
-_CJK_SHARE = 0.1
+OnRefused = Callable[[str, CorpusError], None]
+"""Told of a source that cannot be read: its place, and the error, which names it."""
+
+_DEFAULTS = ReadingSettings()
 
 
-def read_documents(
-    path: str | Path, *, base_url: str | None = None, layout: Layout = "auto"
-) -> Iterator[Document]:
-    """The documents at `path`, read one at a time, in a fixed order.
+def read_sources(path: str | Path, settings: ReadingSettings = _DEFAULTS) -> Iterator[Source]:
+    """What documents are read from, one at a time, in a fixed order; nothing is parsed before it is loaded.
 
-    - `folder` (or one file): `.md`, `.markdown`, `.txt`, `.html`, `.htm`, also in subfolders; hidden files
-      and links that lead back up are skipped. The `doc_uri` is that of the YAML front matter, or a page's
-      canonical link, else `base_url` + the relative path without its extension (`index` is its folder).
-      Other scalars of the front matter are metadata, and the text is what follows it. The title is given,
-      or the first heading, or the name of the file.
-    - `jsonl`: see `read_json_lines`. `beir`: a directory with `corpus.jsonl` or `corpus.jsonl.gz`.
+    - `folder` (or one file): files of the known formats, also in subfolders; see docs/documents.md. Hidden files
+      are skipped, links that lead out of the folder are refused. The `doc_uri` is the one that a file states
+      (front matter, a page's canonical link), else made of `url_template` or `base_url` and the path.
+    - `git`: the files of the folder that Git tracks.
+    - `jsonl`, `table` (CSV, Parquet): a document each line or row. `beir`: a directory with `corpus.jsonl`.
+    - `sitemap`: a `sitemap.xml` with the pages that it lists, saved beside it or in `pages`.
     - `auto`: by what is there.
 
-    A missing `lang` is `detect_language(text)`. The identity of a document is never made from a path of
-    this machine: a link to it would work for nobody else, and it would change when the folder is moved.
+    The identity of a document is never made from a path of this machine: a link to it would work for nobody
+    else, and it would change when the folder is moved. What cannot be read is a source that refuses to load.
 
     Raises:
-        CorpusError: naming path, line and field, for whatever cannot be read, a `doc_uri` that is missing
-            or used twice, or when there is no document.
+        CorpusError: if there is nothing at `path`, or nothing that could be a document (when that is known).
+        ConfigurationError: if a setting contradicts what is there.
     """
     path = Path(path)
     if not path.exists():
         raise CorpusError(f"There is no corpus at '{path}'. Check the path.")
-    return _distinct(path, base_url, _resolve(path, layout))
+    return _some(path, _sources(path, settings, _resolve(path, settings)))
 
 
-def detect_language(text: str) -> str:
-    """`ja`, `zh` or `ko` when at least a tenth of the first letters are of these scripts, else `en`.
+def read_documents(
+    path: str | Path, settings: ReadingSettings = _DEFAULTS, *, on_refused: OnRefused | None = None
+) -> Iterator[Document]:
+    """All documents at `path`, read as `read_sources` says; a missing `lang` is `detect_language(text)`.
 
-    Any kana make it Japanese, any Hangul without kana Korean. No other languages are told apart.
+    Raises:
+        CorpusError: naming place and field, for whatever cannot be read, a `doc_uri` that is missing or used
+            twice, or when there is no document. With `on_refused`, it is told of all but the last, and the
+            rest goes on.
     """
-    sample = text[:_LANGUAGE_SAMPLE]
-    if sample.isascii():
-        return "en"
-    cjk = "".join(CJK_RUN.findall(sample))
-    if len(cjk) < _CJK_SHARE * sum(map(str.isalpha, sample)) or not cjk:
-        return "en"
-    if any("\u3041" <= character <= "\u30ff" for character in cjk):
-        return "ja"
-    return "ko" if any("\uac00" <= character <= "\ud7a3" for character in cjk) else "zh"
+    return _documents(partial(read_sources, path, settings), read_sources(path, settings), on_refused)
 
 
-def _resolve(path: Path, layout: Layout) -> Layout:
-    if layout != "auto":
-        return layout
+def _documents(
+    again: Callable[[], Iterator[Source]], sources: Iterator[Source], on_refused: OnRefused | None
+) -> Iterator[Document]:
+    seen: set[str] = set()
+    last_error: CorpusError | None = None
+    for source in sources:
+        try:
+            for document in source.load():
+                if document.doc_uri in seen:
+                    raise _twice(again(), source, document.doc_uri)
+                seen.add(document.doc_uri)
+                yield document
+        except CorpusError as error:
+            if on_refused is None:
+                raise
+            on_refused(source.place, error)
+            last_error = error
+    if not seen and last_error is not None:
+        raise last_error
+
+
+def _twice(sources: Iterator[Source], second: Source, doc_uri: str) -> CorpusError:
+    # Looked up again rather than kept for every document.
+    first = next(source.place for source in sources if _holds(source, doc_uri))
+    return CorpusError(
+        f"{second.place}: the doc_uri '{doc_uri}' is already that of {first}. Give each document its own."
+    )
+
+
+def _holds(source: Source, doc_uri: str) -> bool:
+    try:
+        return any(document.doc_uri == doc_uri for document in source.load())
+    except CorpusError:
+        return False
+
+
+def _some(path: Path, sources: Iterator[Source]) -> Iterator[Source]:
+    first = next(sources, None)
+    if first is None:
+        raise CorpusError(
+            f"There is no document in '{path}'. It may hold {', '.join(sorted(READABLE))} or .jsonl files."
+        )
+    yield first
+    yield from sources
+
+
+def _resolve(path: Path, settings: ReadingSettings) -> Layout:
+    if settings.layout != "auto":
+        return settings.layout
     if path.is_file():
-        return "jsonl" if path.name.endswith(_JSON_LINES) else "folder"
-    return "beir" if any((path / name).is_file() for name in _BEIR) else "folder"
+        if path.name.lower().startswith("sitemap") and table_format(path) == ".xml":
+            return "sitemap"
+        return _LAYOUTS.get(table_format(path), "folder")
+    if any((path / name).is_file() for name in _BEIR):
+        return "beir"
+    return "git" if set(OF_GIT) & set(template_fields(settings.url_template)) else "folder"
 
 
-def _placed(path: Path, base_url: str | None, layout: Layout) -> Placed:
+def _sources(path: Path, settings: ReadingSettings, layout: Layout) -> Iterator[Source]:
     match layout:
         case "jsonl":
-            return read_json_lines(path, base_url)
+            return Records(settings).json_lines(path)
+        case "table":
+            return Records(settings).rows(path)
         case "beir":
-            return read_json_lines(_beir_corpus(path), base_url)
-        case _:
-            return _read_folder(path, base_url)
+            return Records(settings).json_lines(_beir_corpus(path))
+        case "git":
+            return _git_sources(path, settings)
+        case "sitemap":
+            return _sitemap_sources(path, settings)
+    return _folder_sources(path, settings)
 
 
 def _beir_corpus(path: Path) -> Path:
@@ -97,90 +144,39 @@ def _beir_corpus(path: Path) -> Path:
     raise CorpusError(f"'{path}' is no BEIR directory: it has no {' or '.join(_BEIR)}.")
 
 
-def _distinct(path: Path, base_url: str | None, layout: Layout) -> Iterator[Document]:
-    seen: set[str] = set()
-    for place, document in _placed(path, base_url, layout):
-        uri = document.doc_uri
-        if uri in seen:
-            # Looked up again rather than kept for every document.
-            first = next(place for place, other in _placed(path, base_url, layout) if other.doc_uri == uri)
-            raise CorpusError(
-                f"{place}: the doc_uri '{uri}' is already that of {first}. Give each document its own."
-            )
-        seen.add(uri)
-        yield document if document.lang else _with_language(document)
-    if not seen:
-        raise CorpusError(
-            f"There is no document in '{path}'. It may hold {', '.join(sorted(_READABLE))} or .jsonl files."
+def _folder_sources(path: Path, settings: ReadingSettings) -> Iterator[Source]:
+    if set(OF_GIT) & set(template_fields(settings.url_template)):
+        raise ConfigurationError(
+            f"corpus.url_template: {{commit}} and {{branch}} are those of a Git folder, and '{path}' is read as "
+            f"corpus.layout: {settings.layout}. Choose git, or another template."
+        )
+    files = Files(settings, Addresses(settings.base_url, settings.url_template))
+    if path.is_file():
+        return iter([files.source(path, path.name)])
+    return _of_entries(files, folders.walk(path, _is_readable))
+
+
+def _git_sources(path: Path, settings: ReadingSettings) -> Iterator[Source]:
+    checkout = git.describe(path)
+    given = {"commit": checkout.commit, "branch": checkout.branch}
+    files = Files(settings, Addresses(settings.base_url, settings.url_template, checkout.root, given))
+    return _of_entries(files, folders.chosen(path, git.tracked_files(path), _is_readable))
+
+
+def _sitemap_sources(path: Path, settings: ReadingSettings) -> Iterator[Source]:
+    from retrieval.documents.sitemap import read_sitemap
+
+    return read_sitemap(path, settings)
+
+
+def _of_entries(files: Files, entries: Iterator[folders.Entry]) -> Iterator[Source]:
+    for relative, found in entries:
+        yield (
+            refused(printable(relative), found)
+            if isinstance(found, CorpusError)
+            else files.source(found, relative)
         )
 
 
-def _with_language(document: Document) -> Document:
-    return Document(
-        document.doc_uri, document.text, document.title, detect_language(document.text), document.metadata
-    )
-
-
-def _read_folder(path: Path, base_url: str | None) -> Placed:
-    for file in [path] if path.is_file() else _files(path, frozenset()):
-        relative = file.name if path.is_file() else file.relative_to(path).as_posix()
-        yield str(file), _read_file(file, relative, base_url)
-
-
-def _files(folder: Path, parents: frozenset[str]) -> Iterator[Path]:
-    parents = parents | {os.path.realpath(folder)}
-    for entry in _entries(folder):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            if os.path.realpath(entry) not in parents:
-                yield from _files(entry, parents)
-        elif entry.is_file() and entry.suffix.lower() in _READABLE:
-            yield entry
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir())
-    except OSError as error:
-        raise CorpusError(f"{folder}: cannot be read ({error.strerror}). Check its permissions.") from error
-
-
-def _read_file(file: Path, relative: str, base_url: str | None) -> Document:
-    text = _decode(file)
-    if file.suffix.lower() in _HTML:
-        page = read_page(text)
-        front, body = FrontMatter(page.doc_uri, page.title, page.lang), page.text
-    elif file.suffix.lower() in _MARKDOWN:
-        front, body = split_front_matter(text, file)
-    else:
-        front, body = FrontMatter(), text
-    return Document(
-        doc_uri=front.doc_uri or _address(file, relative, base_url),
-        text=body,
-        title=front.title or first_heading(body) or file.stem,
-        lang=front.lang,
-        metadata=front.metadata,
-    )
-
-
-def _decode(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise CorpusError(
-            f"{file}: not UTF-8 ({error.reason} at byte {error.start}). Convert it to UTF-8, or move it away."
-        ) from None
-    except OSError as error:
-        raise CorpusError(f"{file}: cannot be read ({error.strerror}). Check its permissions.") from error
-
-
-def _address(file: Path, relative: str, base_url: str | None) -> str:
-    if base_url is None:
-        raise CorpusError(
-            f"{file}: no doc_uri. Add 'doc_uri: https://…' to its front matter, or give --base-url https://…."
-        )
-    page = relative[: -len(file.suffix)]
-    if page == "index" or page.endswith("/index"):
-        page = page[: -len("index")]
-    return f"{base_url.rstrip('/')}/{quote(page)}"
+def _is_readable(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in READABLE

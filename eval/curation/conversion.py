@@ -21,7 +21,7 @@ from eval.formats.writing import write_lines
 from eval.ground_truth import GroundTruth, write_ground_truth
 from eval.questions import Question
 from program.files import to_json
-from retrieval.corpus import read_documents
+from retrieval.corpus import ReadingSettings, read_documents
 from retrieval.errors import ConfigurationError
 from retrieval.types import Document
 
@@ -137,7 +137,7 @@ def document_reader(
         case "squad":
             return lambda: squad_documents(Path(source))
         case "beir" if any(Path(source).glob("corpus.jsonl*")):
-            return lambda: read_documents(source, layout="beir")
+            return lambda: read_documents(source, ReadingSettings(layout="beir"))
     return None
 
 

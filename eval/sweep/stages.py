@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from eval.run_identity import code_hash, run_identity
 from program.content_store import ContentStore, content_key
-from program.settings import Settings, chunking_settings
+from program.settings import Settings, chunking_settings, reading_settings
 from retrieval.errors import IndexMissingError, IndexUnusableError
 from retrieval.generations import check_files, read_manifest, storage_errors
 
@@ -114,9 +114,8 @@ def _alone(path: Path) -> FileLock:
 
 
 def _build_index(settings: Settings, path: Path) -> None:
-    from retrieval.corpus import read_documents
+    from retrieval.corpus import read_sources
     from retrieval.local_index import LocalIndex
 
-    source = settings.corpus
-    documents = read_documents(source.path, base_url=source.base_url, layout=source.layout)
-    LocalIndex.build(path, documents, chunking=chunking_settings(settings))
+    sources = read_sources(settings.corpus.path, reading_settings(settings))
+    LocalIndex.build(path, sources, chunking=chunking_settings(settings))
