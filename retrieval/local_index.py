@@ -214,6 +214,21 @@ class LocalIndex:
         with self._reading():
             return set(read_uris(bytes(self._documents)))
 
+    def count(self, filters: Filters) -> int:
+        """The number of passages that fulfil `filters`."""
+        with self._reading():
+            query = filter_query(self._schema, filters) or Query.all_query()
+            # The package's type stubs do not know of the count.
+            result: Any = self._searcher.search(query, 1, count=True)
+            return int(result.count)
+
+    def sample(self, most: int) -> list[Passage]:
+        """All passages, or `most` of them evenly spread over the index, the same each time."""
+        with self._reading():
+            hits = self._searcher.search(Query.all_query(), max(len(self), 1), count=False).hits
+            step = max(1, -(-len(hits) // most))
+            return [to_passage(self._searcher.doc(address), 0.0) for _, address in hits[::step]]
+
     def languages(self) -> list[str]:
         """The languages that documents say they are in, of those with a two-letter code, in order."""
         codes = (first + second for first in ascii_lowercase for second in ascii_lowercase)

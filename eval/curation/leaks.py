@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from eval.curation.similarity import similar_pairs
 from eval.questions import Question
+from retrieval.similarity import similar_pairs
 
 NEAR_DUPLICATE = 0.9
 """Cosine from which two questions count as one, whatever their gold.
@@ -38,7 +38,7 @@ def find_leaks(
 ) -> list[Leak]:
     """The pairs of a question of A and one of B that are nearly one, most alike first.
 
-    See `eval.curation.similarity` for what is compared; of a conversation, all that its user said. Questions
+    See `retrieval.similarity` for what is compared; of a conversation, all that its user said. Questions
     that mean the same in other words, or another language, are not found.
 
     Raises:

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
-from program.commands.options import advance, configured, read_settings
+from program.commands.index_duplicates import duplicates
+from program.commands.index_stats import stats
+from program.commands.options import advance, configured, fail, read_settings
+
+if TYPE_CHECKING:
+    from program.settings import Settings
+    from retrieval.local_index import IndexReport
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @configured
 @click.option("--corpus", metavar="PATH", help="Folder, JSON Lines file or BEIR directory to read.")
 @click.option("--base-url", metavar="URL", help="doc_uri of a document without one: URL and its path.")
 @click.option("--index", metavar="PATH", help="Where the index is.")
 @click.option("--rebuild", is_flag=True, help="Index everything anew, not just what changed.")
+@click.option("--strict", is_flag=True, help="Let a bad document be an error, and change nothing then.")
+@click.option("--watch", is_flag=True, help="Keep the index up to date as documents change, until Ctrl-C.")
+@click.pass_context
 def index(
+    context: click.Context,
     config: str | None,
     overrides: tuple[str, ...],
     debug: bool,
@@ -23,32 +34,70 @@ def index(
     base_url: str | None,
     index: str | None,
     rebuild: bool,
+    strict: bool,
+    watch: bool,
 ) -> None:
     """Index documents, or bring the index up to date with them.
 
     Example: citeqa index --corpus docs/ --base-url https://docs.example.com
     """
-    from tqdm import tqdm
-
-    from program.settings import chunking_settings
-    from retrieval.corpus import read_documents
-    from retrieval.local_index import LocalIndex
-
+    if context.invoked_subcommand is not None:
+        return
     settings = read_settings(
         config, overrides, corpus__path=corpus, corpus__base_url=base_url, retrieval__index=index
     )
-    source = settings.corpus
-    documents = read_documents(source.path, base_url=source.base_url, layout=source.layout)
-    write = LocalIndex.build if rebuild else LocalIndex.sync
+    if watch and rebuild:
+        fail("Error: --watch and --rebuild do not go together. Rebuild first, then watch.")
+    if watch:
+        _watch(settings, strict)
+    else:
+        _tell(settings, _index(settings, rebuild, strict))
+
+
+def _index(settings: Settings, rebuild: bool, strict: bool) -> IndexReport:
+    from tqdm import tqdm
+
+    from program.indexing import index_corpus
+
     with tqdm(desc="indexing", unit=" documents", file=sys.stderr, disable=None, leave=False) as bar:
-        report = write(
-            settings.retrieval.index,
-            documents,
-            chunking=chunking_settings(settings),
-            on_progress=lambda count: advance(bar, count),
+        return index_corpus(
+            settings, rebuild=rebuild, strict=strict, on_progress=lambda count: advance(bar, count)
         )
-    click.echo(
-        f"{settings.retrieval.index}: {report.documents} documents, {report.passages} passages "
-        f"({report.added} added, {report.replaced} replaced, {report.deleted} deleted, "
-        f"{report.unchanged} unchanged) in {report.seconds:.1f} s"
+
+
+def _tell(settings: Settings, report: IndexReport) -> None:
+    from program.indexing import render_refusals, render_report
+
+    for line in render_refusals(report):
+        click.echo(line, err=True)
+    click.echo(render_report(settings, report))
+
+
+def _watch(settings: Settings, strict: bool) -> None:
+    from pathlib import Path
+
+    from program.indexing import watched_paths
+    from program.watching import keep_in_step
+
+    paths = watched_paths(settings)
+    is_first = True
+    refused: object = None
+
+    def update() -> None:
+        nonlocal is_first, refused
+        report = _index(settings, rebuild=False, strict=strict)
+        # A file that was only touched is nothing to speak of.
+        if is_first or report.added or report.replaced or report.deleted or report.refused != refused:
+            _tell(settings, report)
+        if is_first:
+            click.echo(f"Watching {', '.join(map(str, paths))}; Ctrl-C ends it.", err=True)
+        is_first, refused = False, report.refused
+
+    keep_in_step(
+        update, paths, Path(settings.retrieval.index), tell=lambda reason: click.echo(reason, err=True)
     )
+    click.echo("Stopped.", err=True)
+
+
+index.add_command(stats)
+index.add_command(duplicates)

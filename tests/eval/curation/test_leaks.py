@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.curation import similarity
 from eval.curation.leaks import find_leaks, find_near_duplicates, group_questions, leaks_between_splits
-from eval.curation.similarity import similar_pairs
 from eval.ground_truth import Question, read_ground_truth
+from retrieval import similarity
+from retrieval.similarity import similar_pairs
 
 Ask = Callable[..., Question]
 

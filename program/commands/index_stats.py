@@ -1,0 +1,31 @@
+"""`citeqa index stats`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from program.commands.options import configured, read_settings
+
+
+@click.command()
+@configured
+@click.option("--index", metavar="PATH", help="Where the index is.")
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON on stdout.")
+def stats(
+    config: str | None, overrides: tuple[str, ...], debug: bool, index: str | None, as_json: bool
+) -> None:
+    """Say what the index holds, how large it is, and what it was made with.
+
+    Example: citeqa index stats --json
+    """
+    settings = read_settings(config, overrides, retrieval__index=index)
+
+    from dataclasses import asdict
+
+    from retrieval.index_stats import describe_index, render_stats
+    from retrieval.local_index import LocalIndex
+
+    found = describe_index(LocalIndex.open(settings.retrieval.index))
+    click.echo(json.dumps(asdict(found), ensure_ascii=False, indent=2) if as_json else render_stats(found))
