@@ -33,7 +33,8 @@ def index_corpus(
 
 def watched_paths(settings: Settings) -> list[Path]:
     """The files and folders that the index depends on."""
-    return [Path(settings.corpus.path)]
+    corpus = settings.corpus
+    return [Path(path) for path in (corpus.path, corpus.pages) if path]
 
 
 def render_report(settings: Settings, report: IndexReport) -> str:

@@ -163,26 +163,87 @@ def test_indexing_again_writes_only_what_changed(run: Run, corpus: Path) -> None
     assert "1 deleted" in run("index", "--corpus", "docs").out
 
 
-def test_malformed_front_matter_is_told_with_its_file_and_keeps_the_old_index(run: Run, corpus: Path) -> None:
+def test_a_bad_document_is_told_with_its_file_and_the_rest_goes_on(run: Run, corpus: Path) -> None:
+    (corpus / "bad.md").write_text("---\ndoc_uri: https://d.example/bad\ntitle: [unclosed\n---\ntext\n")
+    said = run("index", "--corpus", "docs")
+    assert said.code == 0
+    assert said.err.startswith("Refused: bad.md:4: the front matter is not valid YAML")
+    assert said.err.count("\n") == 1
+    assert "2 documents, 2 passages (2 added, 0 replaced, 0 deleted, 0 unchanged, 1 refused)" in said.out
+
+
+def test_a_document_that_turned_bad_keeps_its_last_good_version(run: Run, corpus: Path) -> None:
+    run("index", "--corpus", "docs")
+    (corpus / "fuji.md").write_bytes(b"---\ndoc_uri: [unclosed\n---\n")
+    assert "Its last good version stays in the index." in run("index", "--corpus", "docs").err
+    assert len(LocalIndex.open("build/index").doc_uris()) == 2
+    assert run("index", "--corpus", "docs", "--rebuild").out.startswith("build/index: 1 documents")
+
+
+def test_strictly_a_bad_document_is_an_error_and_keeps_the_old_index(run: Run, corpus: Path) -> None:
     run("index", "--corpus", "docs")
     (corpus / "bad.md").write_text("---\ndoc_uri: https://d.example/bad\ntitle: [unclosed\n---\ntext\n")
-    complaint = run("index", "--corpus", "docs").complaint
-    assert complaint.startswith("Error: docs/bad.md:4: the front matter is not valid YAML")
-    assert len(LocalIndex.open("build/index").doc_uris()) == 2
+    write(corpus / "water.md", "https://d.example/water", "Other words.")
+    complaint = run("index", "--corpus", "docs", "--strict").complaint
+    assert complaint.startswith("Error: bad.md:4: the front matter is not valid YAML")
+    assert LocalIndex.open("build/index").search("boils", 1)
+
+
+def test_a_hundred_bad_documents_are_told_and_more_are_counted(run: Run, tmp_path: Path) -> None:
+    lines = ['{"doc_uri": "a", "text": "fine"}', *["{" for _ in range(120)]]
+    (tmp_path / "docs.jsonl").write_text("\n".join(lines))
+    told = run("index", "--corpus", "docs.jsonl").err.splitlines()
+    assert len(told) == 101
+    assert told[-1] == "Refused: 20 more."
 
 
 def test_a_duplicate_doc_uri_names_both_files(run: Run, corpus: Path) -> None:
     write(corpus / "again.md", "https://d.example/water", "Water again.")
-    complaint = run("index", "--corpus", "docs").complaint
-    assert "https://d.example/water" in complaint
-    assert "again.md" in complaint
-    assert "water.md" in complaint
+    for arguments in ((), ("--rebuild",)):
+        told = run("index", "--corpus", "docs", *arguments).err
+        assert "https://d.example/water" in told
+        assert "again.md" in told
+        assert "water.md" in told
 
 
 def test_a_broken_line_of_json_is_told_with_its_number(run: Run, tmp_path: Path) -> None:
     (tmp_path / "docs.jsonl").write_text('{"doc_uri": "a", "text": "fine"}\n{"doc_uri": \n')
-    complaint = run("index", "--corpus", "docs.jsonl").complaint
-    assert complaint.startswith("Error: docs.jsonl:2: not valid JSON")
+    assert run("index", "--corpus", "docs.jsonl").err.startswith("Refused: docs.jsonl:2: not valid JSON")
+
+
+def test_watching_and_rebuilding_do_not_go_together(run: Run) -> None:
+    assert "--watch and --rebuild" in run("index", "--watch", "--rebuild").complaint
+
+
+def test_the_stats_of_an_index(run: Run, corpus: Path) -> None:
+    run("index", "--corpus", "docs")
+    said = run("index", "stats")
+    facts = dict(line.split("  ", 1) for line in said.out.splitlines())
+    assert facts["documents"].strip() == "2"
+    assert facts["languages"].strip() == "en 1, ja 1"
+    assert "vectors" in facts
+    stats = json.loads(run("index", "stats", "--json").out)
+    assert stats["passages"] == stats["sampled"] == 2
+    assert stats["languages"] == {"en": 1, "ja": 1}
+    assert stats["bytes"] == sum(stats["bytes_of"].values())
+    assert stats["bytes"] == sum(file.stat().st_size for file in Path("build/index").glob("generation-*/*"))
+    assert stats["chunking"]["max_tokens"] == 200
+    assert stats["age_s"] < 100
+
+
+def test_what_several_documents_have_in_common_is_found(run: Run, corpus: Path) -> None:
+    run("index", "--corpus", "docs")
+    assert "0 of 2 passages are in 0 groups" in run("index", "duplicates").out
+    write(corpus / "again.md", "https://d.example/again", "Water boils at 100 degrees at the sea level.")
+    write(corpus / "copy.md", "https://d.example/copy", "富士山の高さは3776メートルです。")
+    run("index", "--corpus", "docs")
+    said = run("index", "duplicates", "--threshold", "0.6", "--limit", "1").out
+    assert "2 passages, similarity 1.00: 富士山" in said
+    assert "  https://d.example/copy\n  https://d.example/fuji\n" in said
+    assert "4 of 4 passages are in 2 groups of near duplicates.\nThe 1 largest are shown" in said
+    found = json.loads(run("index", "duplicates", "--threshold", "0.6", "--json").out)
+    assert [len(group["passages"]) for group in found["groups"]] == [2, 2]
+    assert found["groups"][0]["passages"][0]["text"].startswith("富士山")
 
 
 def test_a_folder_that_is_not_there(run: Run) -> None:
