@@ -34,6 +34,7 @@ def ranking_settings(retrieval: RetrievalSettings) -> RankingSettings:
         mode=retrieval.mode,
         fusion=retrieval.fusion,
         lexical_weight=retrieval.lexical_weight,
+        letters_weight=retrieval.letters_weight,
         candidates=retrieval.candidates,
         feedback=Feedback(feedback.passages, feedback.terms, feedback.weight) if feedback.passages else None,
         rerank=retrieval.rerank.candidates,

@@ -88,6 +88,9 @@ class RetrievalSettings(_Section):
         "convex", description="hybrid: of normalized scores, or of ranks"
     )
     lexical_weight: float = Field(0.5, ge=0, le=1, description="hybrid: the part of the words")
+    letters_weight: float = Field(
+        0.3, ge=0, le=1, description="the part of likeness letter by letter among the first 30; 0: off"
+    )
     candidates: int = Field(100, ge=1, le=10_000, description="hybrid: how many of each ranking are fused")
     rerank: RerankSettings = RerankSettings()
     feedback: FeedbackSettings = FeedbackSettings()

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.errors import IndexUnusableError
-from retrieval.fusion import Method, fuse, normalize
+from retrieval.fusion import Method, fuse, fuse_convex, normalize
 from retrieval.local_index import Hit, LocalIndex
 from retrieval.ranking.diversity import cap_documents, diversify, term_vectors
 from retrieval.ranking.expansion import Around, expand_all
 from retrieval.ranking.feedback import Feedback, expand_query, query_weights
+from retrieval.ranking.letters import letter_likeness
 from retrieval.types import Filters, Passage
 
 if TYPE_CHECKING:
@@ -24,18 +25,22 @@ if TYPE_CHECKING:
 
 Mode: TypeAlias = Literal["lexical", "dense", "hybrid"]
 
+LETTERS_DEPTH = 30
+"""How many of a ranking are compared letter by letter: more finds no more, and takes longer."""
+
 _SCORE_DIGITS = 6
 _GROWTH = 4
 
 
 @dataclass(frozen=True, slots=True)
 class RankingSettings:
-    """How passages are ranked; by default, by words alone or fused with vectors, and nothing else.
+    """How passages are ranked; by default, by words or by words and vectors, and then by letters.
 
     Attributes:
         mode: `auto` is hybrid where the index has vectors and an embedder is given, else lexical.
         fusion: how the two rankings become one.
         lexical_weight: the part (0 to 1) of the words in it.
+        letters_weight: the part (0 to 1) of the likeness letter by letter among the first 30; 0 is off.
         candidates: how many of each ranking are fused, and how many of the outcome diversity chooses among.
         feedback: search once more with what the first passages say; None is off.
         rerank: how many of the ranking the reranker reads, if there is one.
@@ -51,6 +56,7 @@ class RankingSettings:
     mode: Literal["auto", "lexical", "dense", "hybrid"] = "auto"
     fusion: Method = "convex"
     lexical_weight: float = 0.5
+    letters_weight: float = 0.3
     candidates: int = 100
     feedback: Feedback | None = None
     rerank: int = 30
@@ -60,7 +66,11 @@ class RankingSettings:
     expand_tokens: int = 600
 
     def __post_init__(self) -> None:
-        for name, value in (("lexical_weight", self.lexical_weight), ("diversity", self.diversity)):
+        for name, value in (
+            ("lexical_weight", self.lexical_weight),
+            ("letters_weight", self.letters_weight),
+            ("diversity", self.diversity),
+        ):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must be from 0 to 1, got {value}")
         for name, number in (
@@ -87,7 +97,7 @@ class Explanation:
 
     Attributes:
         passage: as a search gives it, with the score of its last stage.
-        lexical, dense, fused, reranked: its place in each stage's ranking; None where it has none there, or
+        lexical, dense, fused, letters, reranked: its place in each stage's ranking; None where it has none there, or
             there was no such stage.
         terms: the terms of the query that it holds, with the weight of each in the search.
     """
@@ -96,6 +106,7 @@ class Explanation:
     lexical: Place | None
     dense: Place | None
     fused: Place | None
+    letters: Place | None
     reranked: Place | None
     terms: Mapping[str, float]
 
@@ -107,7 +118,8 @@ class _Notes:
     lexical: Sequence[Hit] = ()
     dense: Sequence[Hit] = ()
     fused: Sequence[Hit] = ()
-    reranked: Sequence[tuple[str, float]] = ()
+    letters: Sequence[Passage] = ()
+    reranked: Sequence[Passage] = ()
     weights: Mapping[str, float] | None = None
 
 
@@ -192,16 +204,19 @@ class LocalRetriever:
         """What `search` finds, and what each stage made of it."""
         notes = _Notes()
         passages = self._search([query], k, filters, [notes])
-        lexical, dense, fused = (self._places(hits) for hits in (notes.lexical, notes.dense, notes.fused))
-        reranked = {
-            chunk_id: Place(rank, score) for rank, (chunk_id, score) in enumerate(notes.reranked, start=1)
-        }
+        if self.mode == "lexical" and not notes.lexical:
+            notes.lexical = self.index.lexical_hits(query, max(k, self.settings.candidates), filters)
+        lexical, dense, fused = (
+            _places(self.index.passages(hits)) for hits in (notes.lexical, notes.dense, notes.fused)
+        )
+        letters, reranked = _places(notes.letters), _places(notes.reranked)
         return [
             Explanation(
                 passage=passage,
                 lexical=lexical.get(passage.chunk_id),
                 dense=dense.get(passage.chunk_id),
                 fused=fused.get(passage.chunk_id),
+                letters=letters.get(passage.chunk_id),
                 reranked=reranked.get(passage.chunk_id),
                 terms=self._terms(passage, notes.weights or query_weights(query)),
             )
@@ -214,17 +229,12 @@ class LocalRetriever:
         settings = self.settings
         return self.mode == "lexical" and not (
             self.reranker
+            or settings.letters_weight
             or settings.feedback
             or settings.diversity
             or settings.max_per_document
             or settings.expand
         )
-
-    def _places(self, hits: Sequence[Hit]) -> dict[str, Place]:
-        return {
-            passage.chunk_id: Place(rank, passage.score)
-            for rank, passage in enumerate(self.index.passages(hits), start=1)
-        }
 
     def _terms(self, passage: Passage, weights: Mapping[str, float]) -> dict[str, float]:
         from retrieval.analysis import analyze
@@ -261,21 +271,32 @@ class LocalRetriever:
     def _ranked(
         self, queries: Sequence[str], n: int, filters: Filters | None, notes: Sequence[_Notes]
     ) -> list[Passage]:
-        """The first `n` by fusion, then by the reranker, then by diversity; their scores never rise."""
+        """The first `n` by fusion, then by letters, the reranker, and diversity; their scores never rise."""
         settings = self.settings
-        pool = max(
+        # Each stage looks at as many, whatever k is: so a smaller k is the beginning of a larger one.
+        deepest = max(
+            n,
+            LETTERS_DEPTH if settings.letters_weight else 0,
             settings.rerank if self.reranker is not None else 0,
             settings.candidates if settings.diversity else 0,
         )
-        hits = self._fused(queries, max(n, pool), filters, notes)
-        if not pool:
-            return self.index.passages(hits)
-        passages = self.index.passages(hits)
+        passages, hits = self._found(queries, deepest, filters, notes)
+        if settings.letters_weight:
+            passages = notes[0].letters = _by_letters(" ".join(queries), passages, settings.letters_weight)
         if self.reranker is not None:
             passages = self._reranked(self.reranker, queries[0], passages, notes[0])
         if settings.diversity:
-            passages = self._diversified(passages, hits, max(n, pool))
+            passages = self._diversified(passages, hits, deepest)
         return passages[:n]
+
+    def _found(
+        self, queries: Sequence[str], n: int, filters: Filters | None, notes: Sequence[_Notes]
+    ) -> tuple[list[Passage], Sequence[Hit]]:
+        """The first `n` by words, vectors or both, and where the index has them if it is asked for vectors."""
+        if self.mode == "lexical" and len(queries) == 1 and self.settings.feedback is None:
+            return self.index.search(queries[0], n, filters), ()
+        hits = self._fused(queries, n, filters, notes)
+        return self.index.passages(hits), hits
 
     def _fused(
         self, queries: Sequence[str], n: int, filters: Filters | None, notes: Sequence[_Notes]
@@ -328,7 +349,7 @@ class LocalRetriever:
         scores = reranker.score(question, [_readable(passage) for passage in read])
         order = sorted(range(len(read)), key=lambda i: -scores[i])
         ranked = [replace(read[i], score=scores[i]) for i in order]
-        note.reranked = [(passage.chunk_id, passage.score) for passage in ranked]
+        note.reranked = ranked
         return [*ranked, *_below(rest, min(scores, default=0.0))]
 
     def _diversified(self, passages: Sequence[Passage], hits: Sequence[Hit], n: int) -> list[Passage]:
@@ -403,6 +424,28 @@ def _in_blocks(
         for address, score in fuse(method, parts, weights):
             seen.add(address)
             yield Hit(address, round(score - block, _SCORE_DIGITS))
+
+
+def _by_letters(query: str, passages: Sequence[Passage], weight: float) -> list[Passage]:
+    """The first passages by their score and their likeness to the query, on the scale that they had."""
+    pool, rest = passages[:LETTERS_DEPTH], passages[LETTERS_DEPTH:]
+    if not pool:
+        return []
+    likeness = letter_likeness(query, [_readable(passage) for passage in pool])
+    by_score = [(place, passage.score) for place, passage in enumerate(pool)]
+    by_letters = sorted(enumerate(likeness), key=lambda pair: -pair[1])
+    lowest, span = pool[-1].score, pool[0].score - pool[-1].score
+    return [
+        *(
+            replace(pool[place], score=round(lowest + span * value, _SCORE_DIGITS))
+            for place, value in fuse_convex([by_score, by_letters], [1 - weight, weight])
+        ),
+        *rest,
+    ]
+
+
+def _places(passages: Sequence[Passage]) -> dict[str, Place]:
+    return {passage.chunk_id: Place(rank, passage.score) for rank, passage in enumerate(passages, start=1)}
 
 
 def _below(passages: Sequence[Passage], ceiling: float) -> list[Passage]:

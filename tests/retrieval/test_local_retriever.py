@@ -58,7 +58,8 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> LocalIndex:
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "plain": {},
+    "plain": {"letters_weight": 0.0},
+    "letters": {"letters_weight": 0.4},
     "feedback": {"feedback": Feedback(passages=2, terms=3, weight=0.4)},
     "diversity": {"diversity": 0.5, "candidates": 6},
     "cap": {"max_per_document": 1},
@@ -72,13 +73,17 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "max_per_document": 2,
         "expand": "section",
         "rerank": 4,
+        "letters_weight": 0.4,
     },
 }
 
 
+PLAIN = OPTIONS["plain"]
+
+
 def retriever(index: LocalIndex, name: str) -> LocalRetriever:
     reranker = CountingReranker() if name in ("rerank", "all") else None
-    return LocalRetriever(index, RankingSettings(**OPTIONS[name]), reranker=reranker)
+    return LocalRetriever(index, RankingSettings(**{**PLAIN, **OPTIONS[name]}), reranker=reranker)
 
 
 def ids(passages: Sequence[Passage]) -> list[str]:
@@ -126,13 +131,23 @@ def test_a_query_without_terms_finds_nothing(index: LocalIndex, name: str) -> No
 
 def test_without_options_it_finds_what_the_index_finds(index: LocalIndex) -> None:
     for query in QUERIES:
-        assert LocalRetriever(index).search(query, 7) == index.search(query, 7)
+        assert retriever(index, "plain").search(query, 7) == index.search(query, 7)
+
+
+def test_letters_put_likeness_above_equal_words_and_leave_the_scale_as_it_was(index: LocalIndex) -> None:
+    plain = retriever(index, "plain").search("mountain boiling", 5)
+    found = retriever(index, "letters").search("mountain boiling", 5)
+    assert set(ids(found)) == set(ids(plain))
+    assert found[0].score <= plain[0].score
+    assert found[-1].score >= plain[-1].score
 
 
 def test_feedback_finds_what_shares_no_word_with_the_query(index: LocalIndex) -> None:
     query = "carbon"
     plain = retriever(index, "plain").search(query, 10)
-    told = LocalRetriever(index, RankingSettings(feedback=Feedback(2, 8, 0.5))).search(query, 10)
+    told = LocalRetriever(index, RankingSettings(letters_weight=0, feedback=Feedback(2, 8, 0.5))).search(
+        query, 10
+    )
     assert ids(told)[0] == ids(plain)[0]
     assert len(told) > len(plain)
 
