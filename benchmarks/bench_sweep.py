@@ -1,7 +1,7 @@
 """What a sweep costs beside doing the same one configuration at a time.
 
 python benchmarks/bench_sweep.py                 all of it; some six minutes
-python benchmarks/bench_sweep.py --data DIR      memory with the questions of a BEIR directory, else made-up ones
+python benchmarks/bench_sweep.py --data DIR      and memory, with the questions of a BEIR directory
 
 24 configurations of four factors over 160 questions of the sample, extractive reader, each `citeqa` a process of
 its own. The peers are too slow to run 24 times: some configurations are measured and the time multiplied, which
@@ -159,6 +159,7 @@ def _print_comparison(sweep: float, again: float, loop: float, peer: float) -> N
 def _print_curve(work: Path) -> None:
     """Values of one factor added one by one: each costs its own share, whatever was done before."""
     print("\nOne value more of one factor at a time (new configurations, seconds of each sweep):")
+    _run(work, "index")
     values: list[int] = []
     for value in (3, 4, 5, 6, 8):
         values.append(value)
