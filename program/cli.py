@@ -20,6 +20,7 @@ from program.commands.index import index
 from program.commands.log import log
 from program.commands.options import fail
 from program.commands.program import program
+from program.commands.search import search
 from program.commands.serve import serve
 from program.commands.sweep import sweep
 from retrieval.errors import CiteqaError
@@ -50,5 +51,19 @@ def cli() -> None:
     """Answer questions from your documents with links to the sources, and prove how well."""
 
 
-for command in (index, ask, evaluate, answer, log, serve, sweep, compare, gate, compile_, dataset, program):
+for command in (
+    index,
+    search,
+    ask,
+    evaluate,
+    answer,
+    log,
+    serve,
+    sweep,
+    compare,
+    gate,
+    compile_,
+    dataset,
+    program,
+):
     cli.add_command(command)
