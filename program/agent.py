@@ -38,6 +38,7 @@ from program.settings import Settings, validate_settings
 from program.streaming import StreamAbandonedError
 from program.types import Answerer, CitedAnswer, Emit, Piece, Turn
 from retrieval.errors import RequestError
+from retrieval.live_retriever import LiveRetriever
 from retrieval.tracing import RETRIEVERS_TAG, declare_retriever_schema, retriever_schema
 
 INDEX_ARTIFACT = "index"
@@ -122,13 +123,17 @@ class CiteqaAgent(CitingAgent):
         self,
         settings: Settings | None = None,
         *,
+        retriever: LiveRetriever | None = None,
         record_in: ContentStore | None = None,
         limit_rate: bool = False,
     ) -> None:
-        """`record_in` and `limit_rate` are as `build_program` takes them: for commands that ask many questions."""
+        """Without a `retriever`, the index is searched as it is now, whatever becomes of it.
+
+        `record_in` and `limit_rate` are as `build_program` takes them: for commands that ask many questions.
+        """
         super().__init__({})
         if settings is not None:
-            self._build(settings, record_in=record_in, limit_rate=limit_rate)
+            self._build(settings, retriever, record_in=record_in, limit_rate=limit_rate)
 
     def load_context(self, context: PythonModelContext) -> None:
         """Take the configuration and the index that were logged with the model."""
@@ -143,11 +148,16 @@ class CiteqaAgent(CitingAgent):
         self._build(validate_settings([("model_config", config)]))
 
     def _build(
-        self, settings: Settings, *, record_in: ContentStore | None = None, limit_rate: bool = False
+        self,
+        settings: Settings,
+        retriever: LiveRetriever | None = None,
+        *,
+        record_in: ContentStore | None = None,
+        limit_rate: bool = False,
     ) -> None:
         if settings.answers_with_lm:
             mlflow.dspy.autolog()
-        programs = build_programs(settings, record_in=record_in, limit_rate=limit_rate)
+        programs = build_programs(settings, retriever, record_in=record_in, limit_rate=limit_rate)
         self._answerers = {name: program.respond for name, program in programs.items()}
 
 

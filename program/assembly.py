@@ -16,6 +16,7 @@ from program.readers import LMReader
 from program.retrievers import open_retriever
 from program.settings import Settings
 from program.state import load_state
+from retrieval.live_retriever import LiveRetriever
 from retrieval.local_index import LocalIndex
 from retrieval.local_retriever import LocalRetriever
 from retrieval.types import Filters, Passage
@@ -24,11 +25,15 @@ DEFAULT_PROGRAM = "default"
 
 
 def build_programs(
-    settings: Settings, *, record_in: ContentStore | None = None, limit_rate: bool = False
+    settings: Settings,
+    retriever: LocalRetriever | LiveRetriever | None = None,
+    *,
+    record_in: ContentStore | None = None,
+    limit_rate: bool = False,
 ) -> dict[str, CitedQA]:
     """Every program that a request can ask for by name; `default` is always there.
 
-    `record_in` and `limit_rate` are as `build_program` takes them.
+    `retriever`, `record_in` and `limit_rate` are as `build_program` takes them; by default, it is opened.
 
     Raises:
         IndexMissingError, IndexUnusableError: if the index cannot be opened, or searched as configured.
@@ -38,7 +43,7 @@ def build_programs(
     build = partial(
         build_program,
         settings,
-        open_retriever(settings),
+        retriever or open_retriever(settings),
         record_in=record_in,
         limit_rate=limit_rate,
     )
@@ -68,7 +73,7 @@ def program_as_written() -> CitedQA:
 
 def build_program(
     settings: Settings,
-    retriever: LocalRetriever | LocalIndex,
+    retriever: LocalRetriever | LiveRetriever | LocalIndex,
     *,
     record_in: ContentStore | None = None,
     limit_rate: bool = False,

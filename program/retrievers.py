@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from program.settings import RetrievalSettings, Settings
+from retrieval.live_retriever import Compose, LiveRetriever
 from retrieval.local_index import LocalIndex
 from retrieval.local_retriever import LocalRetriever, RankingSettings
 from retrieval.ranking.feedback import Feedback
@@ -17,14 +18,27 @@ def open_retriever(settings: Settings) -> LocalRetriever:
         ConfigurationError: if a model is named that is not there, or what runs it is not installed.
         IndexMissingError, IndexUnusableError: if the index cannot be opened, or lacks what the mode needs.
     """
-    index = LocalIndex.open(settings.retrieval.index)
+    return _composer(settings)(LocalIndex.open(settings.retrieval.index))
+
+
+def follow_index(settings: Settings) -> LiveRetriever:
+    """As `open_retriever`, for a process that lives long: it searches the index as it is written anew.
+
+    Raises:
+        ConfigurationError, IndexMissingError, IndexUnusableError: as `open_retriever`.
+    """
+    return LiveRetriever(settings.retrieval.index, _composer(settings))
+
+
+def _composer(settings: Settings) -> Compose:
+    """What makes the retriever over an index; models are opened once, whichever index it is."""
     retrieval = settings.retrieval
     reranker = None
     if retrieval.rerank.model is not None:
         from retrieval.ranking.cross_encoder import open_reranker
 
         reranker = open_reranker(retrieval.rerank.model)
-    return LocalRetriever(index, ranking_settings(retrieval), reranker=reranker)
+    return lambda index: LocalRetriever(index, ranking_settings(retrieval), reranker=reranker)
 
 
 def ranking_settings(retrieval: RetrievalSettings) -> RankingSettings:

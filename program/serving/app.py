@@ -40,6 +40,7 @@ from program.serving.traces import TraceRecorder
 from program.settings import ServingSettings
 from program.trace_capture import traces_in_memory
 from retrieval.errors import CiteqaError
+from retrieval.live_retriever import LiveRetriever
 from retrieval.local_index import LocalIndex
 
 logger = logging.getLogger(__name__)
@@ -60,20 +61,24 @@ _NOT_OURS = ("/docs", "/redoc", "/docs/oauth2-redirect", *ANSWER_PATHS)
 class Served:
     """What is behind a server; all but `agent` and `reader` may be missing, and then so is what needs it.
 
-    `reader` names who answers, as `CitedAnswer.reader` does. `index` is what documents are shown from,
-    `recorder` what keeps traces, `pages` where MLflow shows them, `health` what is known of the language
-    model, and `token` what requests must bear.
+    `reader` names who answers, as `CitedAnswer.reader` does. `index` is what documents are shown from: a
+    retriever's as it is then. `recorder` is what keeps traces, `pages` where MLflow shows them, `health` what
+    is known of the language model, and `token` what requests must bear.
     """
 
     agent: CitingAgent
     reader: str
     programs: tuple[str, ...] = ("default",)
     k: int = 5
-    index: LocalIndex | None = None
+    index: LiveRetriever | LocalIndex | None = None
     recorder: TraceRecorder | None = None
     pages: MlflowPages | None = None
     health: ModelHealth | None = None
     token: str | None = None
+
+    def snapshot(self) -> LocalIndex | None:
+        """The index as it is now."""
+        return self.index.index if isinstance(self.index, LiveRetriever) else self.index
 
 
 def create_app(served: Served, settings: ServingSettings | None = None) -> ASGIApp:
@@ -195,9 +200,10 @@ class _Server:
         @app.get("/api/document")
         def document(uri: str, chunk: str | None = None) -> dict[str, Any]:
             """The text of an indexed document, and where the passage is in it."""
-            if served.index is None:
+            index = served.snapshot()
+            if index is None:
                 raise RequestFailedError(Failure(404, "document_unknown", "This server shows no documents."))
-            return read_document(served.index, uri, chunk)
+            return read_document(index, uri, chunk)
 
         @app.post("/api/feedback")
         def feedback(said: Feedback) -> dict[str, str]:
@@ -225,14 +231,15 @@ class _Server:
 
     def _trouble(self) -> list[str]:
         trouble = ["The server is ending."] if self._is_ending else []
-        if self._served.index is not None and not len(self._served.index):
-            trouble.append(f"The index at '{self._served.index.path}' holds no passage.")
+        index = self._served.snapshot()
+        if index is not None and not len(index):
+            trouble.append(f"The index at '{index.path}' holds no passage.")
         if self._served.health is not None and (reason := self._served.health.trouble()):
             trouble.append(reason)
         return trouble
 
     def _describe(self) -> dict[str, Any]:
-        served, index = self._served, self._served.index
+        served, index = self._served, self._served.snapshot()
         return {
             "reader": served.reader,
             "extractive": served.reader == ExtractiveReader.name,

@@ -18,6 +18,7 @@ from program.agent import CiteqaAgent
 from program.assembly import DEFAULT_PROGRAM
 from program.extractive import ExtractiveReader
 from program.language_models import build_lm
+from program.retrievers import follow_index
 from program.serving.app import Served, create_app
 from program.serving.mlflow_pages import MlflowPages
 from program.serving.readiness import ModelHealth
@@ -25,7 +26,6 @@ from program.serving.traces import TraceRecorder, record_traces
 from program.settings import Settings
 from program.tracking import connect
 from retrieval.errors import ConfigurationError
-from retrieval.local_index import LocalIndex
 
 TOKEN_VARIABLE = "CITEQA_TOKEN"
 
@@ -45,8 +45,8 @@ def serve(
         RetrievalError, ProgramStateError, StorageError: if a part of it cannot be opened.
     """
     environment = os.environ if environment is None else environment
-    agent = CiteqaAgent(settings)
-    index = LocalIndex.open(settings.retrieval.index)
+    retriever = follow_index(settings)
+    agent = CiteqaAgent(settings, retriever=retriever)
     listener = _listen(settings.serving.host, settings.serving.port)
     with listener:
         experiment_id = connect(settings.tracking)
@@ -56,7 +56,7 @@ def serve(
             reader=reader_name(settings),
             programs=(DEFAULT_PROGRAM, *settings.program.states),
             k=settings.retrieval.k,
-            index=index,
+            index=retriever,
             recorder=_record(settings, experiment_id),
             pages=MlflowPages(
                 mlflow.get_tracking_uri(),
