@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from program.commands.options import configured, read_settings
@@ -37,6 +35,8 @@ def duplicates(
     Example: citeqa index duplicates --threshold 0.95
     """
     settings = read_settings(config, overrides, retrieval__index=index)
+
+    import json
 
     from retrieval.duplicates import find_duplicates, render_duplicates
     from retrieval.local_index import LocalIndex

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from program.commands.options import configured, read_settings
@@ -22,6 +20,7 @@ def stats(
     """
     settings = read_settings(config, overrides, retrieval__index=index)
 
+    import json
     from dataclasses import asdict
 
     from retrieval.index_stats import describe_index, render_stats
