@@ -26,7 +26,7 @@ Anchors: TypeAlias = Literal["auto", "none"]
 READER_VERSION = 1
 """Raised with every change of the documents that a file makes, so that files are read again."""
 
-READABLE = frozenset({".md", ".markdown", ".txt", ".html", ".htm"})
+READABLE = frozenset({".docx", ".htm", ".html", ".ipynb", ".markdown", ".md", ".mdx", ".pdf", ".rst", ".txt"})
 """The extensions of the files that are documents."""
 
 _BYTES_PER_MB = 1_000_000
@@ -85,7 +85,9 @@ class Files:
         return Source(place, hashed.hexdigest(), partial(self._load, file, relative, place, stated))
 
     def _load(self, file: Path, relative: str, place: str, stated: Stated) -> list[Document]:
-        parsed = parse(self._read(file, place), PurePosixPath(relative).suffix.lower(), place)
+        parsed = parse(
+            self._read(file, place), PurePosixPath(relative).suffix.lower(), place, self._max_bytes
+        )
         if self._anchors == "none":
             parsed = replace(parsed, anchors=())
         return [
@@ -111,7 +113,7 @@ class Files:
             ) from error
 
 
-def parse(data: bytes, suffix: str, place: str) -> Parsed:
+def parse(data: bytes, suffix: str, place: str, max_bytes: int) -> Parsed:
     """What the file of that extension says.
 
     Raises:
@@ -125,6 +127,26 @@ def parse(data: bytes, suffix: str, place: str) -> Parsed:
                 return read_html(decode(data, place, declared_encoding(data)))
             case ".md" | ".markdown":
                 return read_markdown(decode(data, place), place)
+            case ".mdx":
+                from retrieval.documents.mdx import read_mdx
+
+                return read_mdx(decode(data, place), place)
+            case ".rst":
+                from retrieval.documents.rst import read_rst
+
+                return read_rst(decode(data, place), place)
+            case ".ipynb":
+                from retrieval.documents.notebook import read_notebook
+
+                return read_notebook(decode(data, place), place)
+            case ".pdf":
+                from retrieval.documents.pdf import read_pdf
+
+                return read_pdf(data, place, max_bytes)
+            case ".docx":
+                from retrieval.documents.docx import read_docx
+
+                return read_docx(data, place, max_bytes)
         return Parsed(decode(data, place))
     except (
         ConfigurationError
