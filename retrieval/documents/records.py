@@ -172,10 +172,10 @@ def _parse(line: bytes, place: str) -> Record:
 def _stated_metadata(record: Record, place: str) -> Record:
     """The metadata column: an object, also one that is written as JSON, as in CSV."""
     value = record.get("metadata")
-    if isinstance(value, str) and value.strip():
+    if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except ValueError as error:
+            value = json.loads(value) if value.strip() else None
+        except (ValueError, RecursionError) as error:
             raise CorpusError(f"{place}: metadata is {value!r}, which is not JSON ({error}).") from None
     if isinstance(value, list) and all(isinstance(item, tuple) and len(item) == 2 for item in value):
         value = dict(value)  # a map of Arrow

@@ -56,3 +56,55 @@ def test_a_page_may_be_nested_as_deeply_as_its_author_likes() -> None:
 @given(st.text())
 def test_any_text_is_a_page(text: str) -> None:
     read_html(text)
+
+
+SITE = """<html><body>
+<div class="cookie-banner">We use cookies</div><a class="skip-to-content_x" href="#m">Skip</a>
+<header>Site name</header><nav>menu</nav>
+<div class="body"><div class="breadcrumbs">Home > Docs</div>
+<section id="top"><h1>Title<a class="headerlink" href="#top">¶</a></h1><p>First.</p>
+<span id="label"></span><h2 id="own">Own id<a class="hash-link">#</a></h2><p>Second.</p>
+<div class="section" id="old"><h2>Old style</h2><pre>code</pre></div>
+<a name="loose"></a><p> Loose text.</p>
+<dl><dt id="pkg.run"><code>run</code>(x)</dt><dd>Runs.</dd></dl>
+<h3><a id="inner"></a>Inner</h3><p>Last. \ufdd2\ufdd0</p></section>
+<div class="theme-edit-this-page">Edit this page</div></div>
+<footer>legal</footer></body></html>"""
+
+
+def test_what_surrounds_the_text_is_left_out_and_ids_are_anchors() -> None:
+    page = read_html(SITE)
+    assert page.text == (
+        "# Title\n\nFirst.\n\n## Own id\n\nSecond.\n\n## Old style\n\n```\ncode\n```\n\nLoose text.\n\n"
+        "run(x)\n\nRuns.\n\n### Inner\n\nLast."
+    )
+    assert {a.fragment: page.text[a.start :].split("\n")[0] for a in page.anchors} == {
+        "top": "# Title",
+        "own": "## Own id",
+        "old": "## Old style",
+        "loose": "Loose text.",
+        "pkg.run": "run(x)",
+        "inner": "### Inner",
+    }
+
+
+def test_several_articles_are_all_read_and_the_date_is_metadata() -> None:
+    page = read_html(
+        "<head><meta property='article:published_time' content='2024-05-06T08:00:00Z'></head>"
+        "<body><article>One</article><article>Two</article></body>"
+    )
+    assert page.text == "One\n\nTwo"
+    assert page.metadata == {"date": "2024-05-06"}
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            ["<h1 id=a>", "</h1>", "<a name=b>", "<pre>", "<p>", "x ", "<section id=c>", "\ufdd2"]
+        )
+    )
+)
+def test_anchors_stand_within_the_text(pieces: list[str]) -> None:
+    page = read_html("".join(pieces))
+    assert all(0 <= anchor.start < len(page.text) and anchor.fragment for anchor in page.anchors)
+    assert not any(mark in page.text for mark in "\ufdd0\ufdd1\ufdd2")
