@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from retrieval.analysis import CJK_RUN
-from retrieval.errors import ConfigurationError
+from retrieval.extras import needs_extra
 from retrieval.headings import find_headings
 from retrieval.sentences import Span, split_sentences
 from retrieval.types import Document, Passage
@@ -113,12 +113,8 @@ def _by_sentences(text: str, settings: ChunkingSettings) -> Iterable[_Piece]:
 
 
 def _by_semantic_units(text: str, settings: ChunkingSettings) -> Iterable[_Piece]:
-    try:
+    with needs_extra("documents", "chunking.chunker: semantic"):
         from semantic_text_splitter import MarkdownSplitter
-    except ImportError:
-        raise ConfigurationError(
-            "chunking.chunker: semantic needs a package that is not there: pip install 'citeqa[documents]'"
-        ) from None
     splitter = MarkdownSplitter.from_callback(count_tokens, settings.max_tokens, settings.overlap_tokens)
     sections = _sections(text)
     starts = [section.start for section in sections]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrieval.chunking import ChunkingSettings, chunk, count_tokens
-from retrieval.headings import first_heading
+from retrieval.headings import find_anchors, first_heading
 from retrieval.sentences import split_sentences
 from retrieval.types import Document
 
@@ -154,3 +154,22 @@ def test_offsets_are_exact_nothing_is_lost_and_the_budget_holds(text: str, sizes
         assert not text[covered : passage.start].strip()
         covered, previous = max(covered, passage.end), passage.start
     assert not text[covered:].strip()
+
+
+@given(
+    st.lists(PIECES | st.text(max_size=20), max_size=30).map("".join),
+    st.tuples(st.integers(2, 60), st.integers(0, 30)).filter(lambda sizes: sizes[1] < sizes[0]),
+)
+def test_the_semantic_chunker_keeps_offsets_budget_and_words(text: str, sizes: tuple[int, int]) -> None:
+    settings = ChunkingSettings(*sizes, chunker="semantic")
+    document = Document("u", text, anchors=find_anchors(text))
+    found = chunk(document, settings)
+    for passage in found:
+        assert text[passage.start : passage.end] == passage.text
+        assert passage.text.strip()
+        assert count_tokens(passage.text) <= settings.max_tokens
+    assert [passage.start for passage in found] == sorted(passage.start for passage in found)
+    covered = bytearray(len(text))
+    for passage in found:
+        covered[passage.start : passage.end] = b"x" * (passage.end - passage.start)
+    assert not "".join(character for character, seen in zip(text, covered, strict=True) if not seen).strip()
