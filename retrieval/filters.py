@@ -6,6 +6,7 @@ import hashlib
 import math
 import struct
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 from tantivy import Occur, Query, Schema
 
@@ -23,9 +24,12 @@ _HEX_DIGITS = "0123456789abcdef"
 
 def facets_of(passage: Passage) -> list[str]:
     """The facet terms of a passage: one per field that can be filtered on."""
-    own = {"doc_uri": passage.doc_uri, "title": passage.title, "lang": passage.lang}
-    fields = {**passage.metadata, **{name: value for name, value in own.items() if value}}
-    return [facet(name, value) for name, value in fields.items()]
+    own = (("doc_uri", passage.doc_uri), ("title", passage.title), ("lang", passage.lang))
+    facets = [facet(name, value) for name, value in own if value]
+    if passage.metadata:
+        given = {name for name, value in own if value}
+        facets += [facet(name, value) for name, value in passage.metadata.items() if name not in given]
+    return facets
 
 
 def facet(name: str, value: MetadataValue) -> str:
@@ -34,7 +38,8 @@ def facet(name: str, value: MetadataValue) -> str:
     Text, numbers and truth values never equal one another; `1` equals `1.0`. Numbers are 64-bit floats,
     written so that the order of the terms is the order of the numbers.
     """
-    return _prefix(name, value) + _encode(value)
+    kind = "b" if isinstance(value, bool) else "s" if isinstance(value, str) else "n"
+    return _prefix(name, kind) + _encode(value)
 
 
 def filter_query(schema: Schema, filters: Filters) -> Query | None:
@@ -95,9 +100,9 @@ def _number(key: str, value: object) -> float:
     return _to_float(value)
 
 
-def _prefix(name: str, value: MetadataValue) -> str:
+@lru_cache(maxsize=1024)
+def _prefix(name: str, kind: str) -> str:
     # Hexadecimal, so that no name can end early or need an escape in a pattern.
-    kind = "b" if isinstance(value, bool) else "s" if isinstance(value, str) else "n"
     return f"{name.encode('utf-8', 'surrogatepass').hex()}:{kind}:"
 
 
@@ -105,13 +110,12 @@ def _encode(value: MetadataValue) -> str:
     if isinstance(value, bool):
         return str(int(value))
     if isinstance(value, str):
+        if len(value) <= _LONGEST_VALUE and value.isascii() and value.isprintable():
+            return value
         raw = value.encode("utf-8", "surrogatepass")
         # Terms have a greatest length; a digest of a long value still tells it from all others.
-        return (
-            value
-            if len(raw) <= _LONGEST_VALUE and value.isprintable()
-            else f"#{hashlib.sha256(raw).hexdigest()}"
-        )
+        is_short = len(raw) <= _LONGEST_VALUE and value.isprintable()
+        return value if is_short else f"#{hashlib.sha256(raw).hexdigest()}"
     return _sortable(_to_float(value))
 
 
@@ -130,7 +134,7 @@ def _sortable(number: float) -> str:
 
 def _patterns(name: str, operator: str, bound: float) -> Iterator[str]:
     """Regular expressions of the terms beyond `bound`: for each of its digits, what first differs there."""
-    prefix, digits = _prefix(name, bound), _sortable(bound)
+    prefix, digits = _prefix(name, "n"), _sortable(bound)
     if "=" in operator:
         yield prefix + digits
     for position, digit in enumerate(digits):

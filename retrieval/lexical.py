@@ -58,44 +58,53 @@ def register_tokenizers(index: tantivy.Index) -> None:
 def to_index_document(passage: Passage, row: int) -> tantivy.Document:
     """What the index holds of `passage`, which is the `row`th that was ever added."""
     document = tantivy.Document()
-    words, grams = split_scripts(_indexed_text(passage))
+    words, grams = split_scripts(indexed_text(passage))
     document.add_text(WORDS, words)
     if may_have_names(words):
         document.add_text(NAMES, words)
     if grams:
         document.add_text(GRAMS, " ".join(grams))
-    for facet in facets_of(passage):
-        document.add_text(FACETS, facet)
+    for term in facets_of(passage):
+        document.add_text(FACETS, term)
     document.add_unsigned(ROW, row)
     document.add_bytes(PAYLOAD, _pack(passage))
     return document
 
 
-def _indexed_text(passage: Passage) -> str:
-    context = dict.fromkeys((passage.title, *passage.headings))
+def indexed_text(passage: Passage) -> str:
+    """What is searched of a passage: its text, below its title and headings."""
+    context = dict.fromkeys(filter(None, (passage.title, *passage.headings)))
     return "\n".join((*context, passage.text))
 
 
 def _pack(passage: Passage) -> bytes:
-    record = [
-        passage.chunk_id,
-        passage.doc_uri,
-        passage.text,
+    """The record of a passage: a line of JSON, and the text as it is, which then costs nothing to write or read."""
+    chunk_id, doc_uri = passage.chunk_id, passage.doc_uri
+    head = [
+        doc_uri,
+        # Mostly an address and a number: what repeats the address is cut.
+        chunk_id[len(doc_uri) :] if chunk_id.startswith(doc_uri) else [chunk_id],
         passage.title,
         passage.lang,
         passage.start,
         passage.end,
         passage.headings,
-        dict(passage.metadata),
+        # A mapping of any kind.
+        {**passage.metadata},
         passage.fragment,
     ]
-    return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    return f"{_encode_head(head)}\n{passage.text}".encode("utf-8", "surrogatepass")
+
+
+_encode_head = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 
 
 def to_passage(document: tantivy.Document, score: float) -> Passage:
     """The passage that was given to `to_index_document`, with the score of a search."""
-    record = json.loads(document.get_first(PAYLOAD).decode("utf-8", "surrogatepass"))  # type: ignore[union-attr]
-    chunk_id, doc_uri, text, title, lang, start, end, headings, metadata, fragment = record
+    record = document.get_first(PAYLOAD).decode("utf-8", "surrogatepass")  # type: ignore[union-attr]
+    head, _, text = record.partition("\n")
+    doc_uri, chunk_id, title, lang, start, end, headings, metadata, fragment = json.loads(head)
+    chunk_id = doc_uri + chunk_id if isinstance(chunk_id, str) else chunk_id[0]
     return Passage(
         chunk_id, doc_uri, text, title, lang, start, end, tuple(headings), metadata, score, fragment
     )
