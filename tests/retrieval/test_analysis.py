@@ -61,7 +61,7 @@ def test_the_index_holds_exactly_the_terms_that_analyze_gives() -> None:
     index = tantivy.Index(build_schema())
     register_tokenizers(index)
     writer = index.writer(15_000_000, 1)
-    writer.add_document(to_index_document(Passage("u#c0000", "u", text)))
+    writer.add_document(to_index_document(Passage("u#c0000", "u", text), 0))
     writer.commit()
     index.reload()
     searcher = index.searcher()
