@@ -43,10 +43,20 @@ _REBUILD = "Rebuild it: citeqa index --config …"
 
 
 @dataclass(frozen=True, slots=True)
+class EmbeddedWith:
+    """The model that vectors are of: what people call it, what tells it from others, their length."""
+
+    name: str
+    fingerprint: str
+    dimension: int
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """What an index was built from and with. `files` gives the bytes of each file of the generation.
 
-    `rows` is the number of passages that were ever added, and so the row of the next one.
+    `rows` is the number of passages that were ever added, and so the row of the next one. Without
+    `embedder`, the index has no vectors.
     Indexes of equal `content_hash` hold the same passages and analyze them alike.
     """
 
@@ -57,6 +67,7 @@ class Manifest:
     rows: int
     content_hash: str
     files: Mapping[str, int]
+    embedder: EmbeddedWith | None = None
     created: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
     kind: str = _KIND
     format_version: int = FORMAT_VERSION
@@ -75,7 +86,8 @@ def read_manifest(path: Path) -> Manifest:
         ensure_ours(path)
         raw = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         _check_versions(path, raw)
-        return Manifest(**{**raw, "chunking": ChunkingSettings(**raw["chunking"])})
+        embedder = EmbeddedWith(**raw["embedder"]) if raw.get("embedder") else None
+        return Manifest(**{**raw, "chunking": ChunkingSettings(**raw["chunking"]), "embedder": embedder})
     except FileNotFoundError:
         raise IndexMissingError(f"No index at '{path}'. {_BUILD}") from None
     except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:

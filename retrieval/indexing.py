@@ -18,13 +18,15 @@ import tantivy
 from retrieval import generations
 from retrieval.analysis import ANALYZER_VERSION
 from retrieval.chunking import ChunkingSettings, chunk
+from retrieval.embedders import Embedder
 from retrieval.errors import CorpusError, IndexMissingError, IndexUnusableError
 from retrieval.filters import FACETS, facet
-from retrieval.generations import Manifest
+from retrieval.generations import EmbeddedWith, Manifest
 from retrieval.lexical import build_schema, register_tokenizers, to_index_document
 from retrieval.registry import UNKNOWN, Digests, KnownSources, Registry, RegistryDraft, Rows
 from retrieval.sources import Source
 from retrieval.types import Document, Passage
+from retrieval.vectors import VectorDraft
 
 Corpus: TypeAlias = Iterable[Document] | Iterable[Source]
 """What an index is made of: documents, or sources, of which those are loaded that the index does not know."""
@@ -66,32 +68,49 @@ class IndexReport:
 
 
 def build(
-    path: Path, corpus: Corpus, chunking: ChunkingSettings, progress: Progress | None, *, strict: bool = False
+    path: Path,
+    corpus: Corpus,
+    chunking: ChunkingSettings,
+    progress: Progress | None,
+    *,
+    strict: bool = False,
+    embedder: Embedder | None = None,
 ) -> IndexReport:
     """Index a corpus afresh: the contract is that of `LocalIndex.build`."""
-    with generations.writing(path), _Changes(path, chunking) as changes:
+    with generations.writing(path), _Changes(path, chunking, embedder) as changes:
         return _replace_all(changes, corpus, progress, strict)
 
 
 def sync(
-    path: Path, corpus: Corpus, chunking: ChunkingSettings, progress: Progress | None, *, strict: bool = False
+    path: Path,
+    corpus: Corpus,
+    chunking: ChunkingSettings,
+    progress: Progress | None,
+    *,
+    strict: bool = False,
+    embedder: Embedder | None = None,
 ) -> IndexReport:
     """Index what differs: the contract is that of `LocalIndex.sync`."""
-    with generations.writing(path), _Changes(path, chunking, _reusable(path, chunking)) as changes:
-        return _replace_all(changes, corpus, progress, strict)
+    with generations.writing(path):
+        current = _reusable(path, chunking, embedder)
+        with _Changes(path, chunking, embedder, current) as changes:
+            return _replace_all(changes, corpus, progress, strict)
 
 
-def update(path: Path, add_or_replace: Iterable[Document], delete: Iterable[str]) -> IndexReport:
+def update(
+    path: Path, add_or_replace: Iterable[Document], delete: Iterable[str], embedder: Embedder | None = None
+) -> IndexReport:
     """Index some documents and forget others: the contract is that of `LocalIndex.update`."""
     generations.read_manifest(path)  # before the lock, which would make the directory
     with generations.writing(path):
         base = generations.read_manifest(path)
         generations.check_files(path, base)
+        _check_embedder(path, base, embedder)
         try:
             registry = _read_registry(path, base)
         except (OSError, ValueError) as error:
             raise generations.unusable(path, error) from error
-        with _Changes(path, base.chunking, (base, registry)) as changes:
+        with _Changes(path, base.chunking, embedder, (base, registry)) as changes:
             for doc_uri in delete:
                 changes.delete(doc_uri)
             for document in add_or_replace:
@@ -114,11 +133,31 @@ def _batches(corpus: Corpus) -> Iterator[list[Any]]:
         yield batch
 
 
-def _reusable(path: Path, chunking: ChunkingSettings) -> tuple[Manifest, Registry] | None:
+def _check_embedder(path: Path, manifest: Manifest, embedder: Embedder | None) -> None:
+    ours, theirs = embedder and embedder.fingerprint, manifest.embedder and manifest.embedder.fingerprint
+    if ours != theirs:
+        built = f"with the embedding model {manifest.embedder}" if manifest.embedder else "without vectors"
+        given = f"with {describe_embedder(embedder)}" if embedder else "without a model"
+        raise IndexUnusableError(
+            f"The index at '{path}' was built {built}, and is to be updated {given}. Use the same, or bring the "
+            "whole index up to date with the other: citeqa index --config …"
+        )
+
+
+def describe_embedder(embedder: Embedder) -> EmbeddedWith:
+    """What an index remembers of the model that made its vectors."""
+    return EmbeddedWith(embedder.name, embedder.fingerprint, embedder.dimension)
+
+
+def _reusable(
+    path: Path, chunking: ChunkingSettings, embedder: Embedder | None
+) -> tuple[Manifest, Registry] | None:
     """The index, where it can be brought up to date; None when it has to be built again."""
     try:
         manifest = generations.read_manifest(path)
         if manifest.tantivy_version != generations.TANTIVY_VERSION or manifest.chunking != chunking:
+            return None
+        if (embedder and embedder.fingerprint) != (manifest.embedder and manifest.embedder.fingerprint):
             return None
         generations.check_files(path, manifest)
         return manifest, _read_registry(path, manifest)
@@ -138,11 +177,16 @@ class _Changes:
     """
 
     def __init__(
-        self, path: Path, chunking: ChunkingSettings, current: tuple[Manifest, Registry] | None = None
+        self,
+        path: Path,
+        chunking: ChunkingSettings,
+        embedder: Embedder | None = None,
+        current: tuple[Manifest, Registry] | None = None,
     ) -> None:
         self._started = time.perf_counter()
         self._path = path
         self._chunking = chunking
+        self._embedder = embedder
         self._base: Manifest | None = current[0] if current else None
         self._known = current[1] if current else Registry.empty()
         self._sources = KnownSources(self._known)
@@ -259,6 +303,8 @@ class _Changes:
 
     def _read_one(self, item: Document | Source, known: int, fingerprint: int, strict: bool) -> None:
         contents: list[tuple[str, int, Document | None]]
+        if isinstance(item, Document) and item.doc_uri not in self._row_by_uri():
+            known = -1  # deleted before it came again
         if known >= 0:
             rows = self._sources.documents(np.array([known])).tolist()
             contents = [(self._known.uris[row], int(self._known.hashes[row]), None) for row in rows]
@@ -345,14 +391,22 @@ class _Changes:
     def _writable(self) -> _Segments:
         if self._segments is None:
             directory = generations.new_generation(self._path, like=self._base)
-            self._segments = _Segments(self._path, directory, first_row=self._base.rows if self._base else 0)
+            first_row = self._base.rows if self._base else 0
+            vectors = None
+            if self._embedder:
+                base = self._path / self._base.generation if self._base else None
+                with generations.storage_errors(self._path):
+                    vectors = VectorDraft(directory, self._embedder, base, first_row)
+            self._segments = _Segments(self._path, directory, first_row, vectors)
         return self._segments
 
     def _publish(self, directory: Path, passages: int, rows: int) -> None:
         with generations.storage_errors(self._path):
             self._draft.write(directory / DOCUMENTS)
             files = generations.file_sizes(directory)
-        made_with = f"{ANALYZER_VERSION} {self._chunking}\n".encode()
+        embedder = describe_embedder(self._embedder) if self._embedder else None
+        vectors = embedder.fingerprint if embedder else ""
+        made_with = f"{ANALYZER_VERSION} {self._chunking} {vectors}\n".encode()
         content_hash = hashlib.blake2b(made_with + self._draft.digest_documents(), digest_size=16)
         manifest = Manifest(
             generation=directory.name,
@@ -362,6 +416,7 @@ class _Changes:
             rows=rows,
             content_hash=content_hash.hexdigest(),
             files=files,
+            embedder=embedder,
         )
         generations.publish(self._path, manifest)
 
@@ -369,10 +424,11 @@ class _Changes:
 class _Segments:
     """The tantivy files of a generation in the making. What tantivy cannot write is a StorageError."""
 
-    def __init__(self, path: Path, directory: Path, first_row: int) -> None:
+    def __init__(self, path: Path, directory: Path, first_row: int, vectors: VectorDraft | None) -> None:
         self.directory = directory
         self.next_row = first_row
         self._path = path
+        self._vectors = vectors
         with self._refusals():
             self._index = tantivy.Index(build_schema(), path=str(directory))
             register_tokenizers(self._index)
@@ -382,10 +438,13 @@ class _Segments:
     def put(self, doc_uri: str, passages: Iterable[Passage], *, is_new: bool) -> None:
         if not is_new:
             self.delete(doc_uri)
-        with self._refusals():
-            for passage in passages:
+        for passage in passages:
+            with self._refusals():
                 self._writer.add_document(to_index_document(passage, self.next_row))
-                self.next_row += 1
+            self.next_row += 1
+            if self._vectors:
+                with generations.storage_errors(self._path):
+                    self._vectors.add(passage)
 
     def delete(self, doc_uri: str) -> None:
         with self._refusals():
@@ -398,11 +457,17 @@ class _Segments:
             self._writer.wait_merging_threads()
             self._writer = None
             self._index.reload()
-            return int(self._index.searcher().num_docs)
+            passages = int(self._index.searcher().num_docs)
+        if self._vectors:
+            with generations.storage_errors(self._path):
+                self._vectors.finish(self._index)
+        return passages
 
     def close(self) -> None:
         """End tantivy's threads, so that the files of an abandoned generation can be removed."""
         self._writer = None
+        if self._vectors:
+            self._vectors.close()
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import mmap
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,17 +14,21 @@ from pathlib import Path
 from string import ascii_lowercase
 from typing import Any
 
+import numpy as np
 import tantivy
+from numpy.typing import NDArray
 from tantivy import Occur, Query
 
 from retrieval import generations, indexing
 from retrieval.analysis import content_terms
 from retrieval.chunking import ChunkingSettings
-from retrieval.errors import IndexUnusableError
+from retrieval.embedders import Embedder
+from retrieval.errors import ConfigurationError, IndexUnusableError
 from retrieval.filters import FACETS, facet, filter_query
 from retrieval.generations import Manifest
 from retrieval.indexing import Corpus, IndexReport, Progress, RefusedDocument
 from retrieval.lexical import (
+    ROW,
     inverse_document_frequency,
     register_tokenizers,
     terms_query,
@@ -31,11 +37,13 @@ from retrieval.lexical import (
 )
 from retrieval.registry import read_uris
 from retrieval.types import Document, Filters, Passage
+from retrieval.vectors import Allowed, Vectors, to_address
 
 __all__ = ["Hit", "IndexReport", "LocalIndex", "Progress", "RefusedDocument"]
 
 _DEFAULT_CHUNKING = ChunkingSettings()
 _SCORE_DIGITS = 4
+_MOST_FILTERS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,13 @@ class LocalIndex:
         register_tokenizers(index)
         self._schema = index.schema
         self._searcher = index.searcher()
+        self._no_vectors: Exception = IndexUnusableError(
+            f"The index at '{path}' has no vectors. Name an embedding model (embedder.model) and bring it up to "
+            "date: citeqa index --config …"
+        )
+        self._vectors = self._open_vectors(directory) if manifest.embedder else None
+        self._allowed: dict[str, Allowed] = {}
+        self._lock = threading.Lock()
 
     @classmethod
     def open(cls, path: str | Path) -> LocalIndex:
@@ -98,19 +113,23 @@ class LocalIndex:
         chunking: ChunkingSettings = _DEFAULT_CHUNKING,
         on_progress: Progress | None = None,
         strict: bool = False,
+        embedder: Embedder | None = None,
     ) -> IndexReport:
         """Make the index at `path` of `corpus` alone. Until it is complete, an index that was there stays.
 
         Documents or sources are read as a stream and not kept. A source that is bad, or has a document with
-        the `doc_uri` of one before it, is reported and the rest goes on; `strict` makes that an error.
+        the `doc_uri` of one before it, is reported and the rest goes on; `strict` makes that an error. With
+        an `embedder`, the index has vectors of its model.
 
         Raises:
+            ConfigurationError: if there is an `embedder` and the extra `dense` is missing.
+            EmbeddingError: if the model fails; what it made stays in its cache, where it has one.
             CorpusError: if there is no document, none that can be read, none with text, or two that were not
                 read from sources have the same `doc_uri`.
             IndexUnusableError: if `path` is somebody else's; it is not touched.
             StorageError: if the disk refuses, or another process is writing there.
         """
-        return indexing.build(Path(path), corpus, chunking, on_progress, strict=strict)
+        return indexing.build(Path(path), corpus, chunking, on_progress, strict=strict, embedder=embedder)
 
     @staticmethod
     def sync(
@@ -120,30 +139,51 @@ class LocalIndex:
         chunking: ChunkingSettings = _DEFAULT_CHUNKING,
         on_progress: Progress | None = None,
         strict: bool = False,
+        embedder: Embedder | None = None,
     ) -> IndexReport:
         """As `build`, but only documents that differ from those in the index are chunked and written.
 
         Sources with the fingerprint of one that the index was made of are not even loaded. Documents that
         are no longer given are deleted, but where a source turned bad, what was there before stays. Where
-        nothing can be kept (no index yet, another version, other settings, damage) it builds. Without a
+        nothing can be kept (no index yet, another version, other settings or model, damage) it builds. Without a
         difference nothing is written.
         """
-        return indexing.sync(Path(path), corpus, chunking, on_progress, strict=strict)
+        return indexing.sync(Path(path), corpus, chunking, on_progress, strict=strict, embedder=embedder)
 
     @staticmethod
     def update(
-        path: str | Path, *, add_or_replace: Iterable[Document] = (), delete: Iterable[str] = ()
+        path: str | Path,
+        *,
+        add_or_replace: Iterable[Document] = (),
+        delete: Iterable[str] = (),
+        embedder: Embedder | None = None,
     ) -> IndexReport:
         """Delete documents by `doc_uri`, then add or replace others, with the chunking of the index.
 
-        Deleting what is not there is not an error. Raises as `build` and `open` do.
+        Deleting what is not there is not an error. Raises as `build` and `open` do, and IndexUnusableError
+        if the index was built with another embedding model, or without one.
         """
-        return indexing.update(Path(path), add_or_replace, delete)
+        return indexing.update(Path(path), add_or_replace, delete, embedder)
 
     @property
     def content_hash(self) -> str:
-        """Equal for indexes with the same documents, chunking and analysis."""
+        """Equal for indexes with the same documents, chunking, analysis and embedding model."""
         return self.manifest.content_hash
+
+    @property
+    def has_vectors(self) -> bool:
+        """Whether passages can be found by their vectors."""
+        return self.manifest.embedder is not None
+
+    @property
+    def embedder_fingerprint(self) -> str:
+        """Of the model that the vectors are of; empty where there are none."""
+        return self.manifest.embedder.fingerprint if self.manifest.embedder else ""
+
+    @property
+    def embedder_name(self) -> str:
+        """What people call that model."""
+        return self.manifest.embedder.name if self.manifest.embedder else ""
 
     def __len__(self) -> int:
         return self.manifest.passages
@@ -182,6 +222,38 @@ class LocalIndex:
     ) -> list[Hit]:
         """As `lexical_hits`, for terms of `analyze` and the factors by which they count."""
         return self._ordered(self._find(weighted_terms_query(self._schema, weights), n, filters), n)
+
+    def dense_hits(self, vector: NDArray[np.float32], n: int, filters: Filters | None = None) -> list[Hit]:
+        """The at most n passages that are nearest to `vector`, best first, with their cosines.
+
+        `vector` is of the model that the index was built with, and of length one. Of up to 20,000 passages,
+        and where filters leave so few, they are the nearest; of more, nearly always. Equal scores are
+        ordered as `search` orders them.
+
+        Raises:
+            ValueError: if n < 1, or the vector is of another dimension.
+            FilterError: if `filters` is not valid.
+            IndexUnusableError: if the index has no vectors, or its files turn out to be damaged.
+            ConfigurationError: if the extra `dense` is missing.
+        """
+        if n < 1:
+            raise ValueError(f"n must be at least 1, got {n}")
+        vectors = self._need_vectors()
+        if vector.shape != (vectors.dimension,):
+            raise ValueError(
+                f"The vectors of the index have the shape {(vectors.dimension,)}, not {vector.shape}"
+            )
+        with self._reading():
+            allowed = self._allow(vectors, filters) if filters else None
+            query = np.ascontiguousarray(vector, np.float32)
+            positions, scores = vectors.nearest(query, min(n, max(len(vectors), 1)), allowed)
+            hits = list(map(Hit, vectors.addresses[positions].tolist(), map(_to_score, scores.tolist())))
+        return self._ordered(hits, n)
+
+    def vectors_of(self, hits: Sequence[Hit]) -> NDArray[np.float32]:
+        """The vectors of passages of this snapshot, of shape (hits, dimension). Raises as `dense_hits`."""
+        vectors = self._need_vectors()
+        return vectors.at(vectors.positions_at(np.array([hit.address for hit in hits], np.uint64)))
 
     def passages(self, hits: Sequence[Hit]) -> list[Passage]:
         """The passages of hits of this snapshot, in their order and with their scores."""
@@ -252,7 +324,7 @@ class LocalIndex:
             if len(hits) < limit or rounded[-1] < rounded[k - 1]:
                 last = rounded[min(k, len(hits)) - 1] if hits else 0.0
                 found = zip(rounded, hits, strict=True)
-                return [Hit(_from_address(address), score) for score, (_, address) in found if score >= last]
+                return [Hit(to_address(address), score) for score, (_, address) in found if score >= last]
             limit *= 4
 
     def _ordered(self, hits: Sequence[Hit], n: int) -> list[Hit]:
@@ -265,6 +337,37 @@ class LocalIndex:
                 ties = [ties[i] for i in sorted(range(len(ties)), key=ranks.__getitem__)]
             ordered += ties
         return ordered[:n]
+
+    def _open_vectors(self, directory: Path) -> Vectors | None:
+        try:
+            return Vectors(directory)
+        except ConfigurationError as error:  # the words of the index can be searched all the same
+            self._no_vectors = error
+            return None
+
+    def _need_vectors(self) -> Vectors:
+        if self._vectors is None:
+            raise self._no_vectors
+        return self._vectors
+
+    def _allow(self, vectors: Vectors, filters: Filters) -> Allowed:
+        """The vectors that filters leave, found out once: the passages of the snapshot never change."""
+        restriction = filter_query(self._schema, filters)
+        key = json.dumps(list(filters.items()), default=list)
+        with self._lock:
+            known = self._allowed.get(key)
+        if known is None:
+            restriction = restriction or Query.all_query()
+            found = self._searcher.search(
+                restriction, max(len(self), 1), count=False, order_by_field=ROW
+            ).hits
+            rows = np.fromiter((row for row, _ in found), np.uint64, len(found))
+            known = Allowed.of(vectors.positions_of_rows(rows), len(vectors))
+        with self._lock:
+            self._allowed[key] = known
+            while len(self._allowed) > _MOST_FILTERS:
+                del self._allowed[next(iter(self._allowed))]
+        return known
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -282,13 +385,13 @@ def _rank(passage: Passage) -> tuple[float, str, int]:
     return -passage.score, passage.doc_uri, passage.start
 
 
-def _from_address(address: tantivy.DocAddress) -> int:
-    # An address of tantivy's cannot be hashed.
-    return address.segment_ord << 32 | address.doc
-
-
 def _to_address(address: int) -> tantivy.DocAddress:
     return tantivy.DocAddress(address >> 32, address & 0xFFFFFFFF)
+
+
+def _to_score(cosine: float) -> float:
+    # From 32 bits, with the digits that it was rounded to.
+    return round(cosine, 6)
 
 
 def _restrict(query: Query, restriction: Query) -> Query:

@@ -421,3 +421,8 @@ def test_links_are_replaced_by_copies_where_the_file_system_has_none(
     monkeypatch.setattr(os, "link", refuse)
     LocalIndex.update(path, add_or_replace=[document("d")])
     assert names(path) == ["a", "b", "c", "d"]
+
+
+def test_a_document_that_is_deleted_and_given_again_is_there(path: Path) -> None:
+    LocalIndex.update(path, add_or_replace=[document("a")], delete=[document("a").doc_uri])
+    assert names(path) == ["a", "b", "c"]
