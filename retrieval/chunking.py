@@ -105,6 +105,10 @@ def _passage(document: Document, ordinal: int, span: Span, headings: tuple[str, 
 
 
 def _by_sentences(text: str, settings: ChunkingSettings) -> Iterable[_Piece]:
+    if count_tokens(text) <= settings.max_tokens and not find_headings(text):
+        # What the rest would find, too: most documents of large collections are one passage.
+        start = len(text) - len(text.lstrip())
+        return [((start, len(text.rstrip())), ())] if start < len(text) else []
     return (
         (span, section.headings)
         for section in _merge_tiny(text, _sections(text), settings)
