@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from program.embedding import open_configured_embedder
 from program.settings import Settings, chunking_settings, reading_settings
 from retrieval.corpus import read_sources
 from retrieval.local_index import IndexReport, LocalIndex, Progress
@@ -20,6 +21,7 @@ def index_corpus(
     Raises:
         CorpusError: if there is nothing to index; with `strict`, if any document is bad.
         IndexUnusableError, StorageError: if the index cannot be written.
+        ConfigurationError, EmbeddingError: if an embedding model is configured and cannot be used.
     """
     write = LocalIndex.build if rebuild else LocalIndex.sync
     return write(
@@ -28,6 +30,7 @@ def index_corpus(
         chunking=chunking_settings(settings),
         on_progress=on_progress,
         strict=strict,
+        embedder=open_configured_embedder(settings.embedder),
     )
 
 
@@ -40,10 +43,15 @@ def watched_paths(settings: Settings) -> list[Path]:
 def render_report(settings: Settings, report: IndexReport) -> str:
     """One line for a person."""
     refused = f", {len(report.refused)} refused" if report.refused else ""
+    cut = (
+        f"; of {report.truncated} passages the embedding model read only the beginning"
+        if report.truncated
+        else ""
+    )
     return (
         f"{settings.retrieval.index}: {report.documents} documents, {report.passages} passages "
         f"({report.added} added, {report.replaced} replaced, {report.deleted} deleted, "
-        f"{report.unchanged} unchanged{refused}) in {report.seconds:.1f} s"
+        f"{report.unchanged} unchanged{refused}) in {report.seconds:.1f} s{cut}"
     )
 
 

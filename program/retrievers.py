@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from program.embedding import open_configured_embedder
 from program.settings import RetrievalSettings, Settings
 from retrieval.live_retriever import Compose, LiveRetriever
 from retrieval.local_index import LocalIndex
@@ -38,7 +39,9 @@ def _composer(settings: Settings) -> Compose:
         from retrieval.ranking.cross_encoder import open_reranker
 
         reranker = open_reranker(retrieval.rerank.model)
-    return lambda index: LocalRetriever(index, ranking_settings(retrieval), reranker=reranker)
+    embedder = None if retrieval.mode == "lexical" else open_configured_embedder(settings.embedder)
+    ranking = ranking_settings(retrieval)
+    return lambda index: LocalRetriever(index, ranking, embedder=embedder, reranker=reranker)
 
 
 def ranking_settings(retrieval: RetrievalSettings) -> RankingSettings:

@@ -59,6 +59,28 @@ class ChunkingConfig(_Section):
     overlap_tokens: int = Field(40, ge=0)
 
 
+class EmbedderSettings(_Section):
+    """The model that makes vectors of passages and questions; without one, words alone are searched.
+
+    It is a directory with an ONNX model, the name of one on the Hugging Face hub, or an endpoint by the string
+    that DSPy reaches it by (`openai/…`, `databricks/<endpoint>`, …). What is unset is as the model's files say.
+    """
+
+    model: str | None = None
+    kind: Literal["auto", "onnx", "endpoint"] = "auto"
+    max_tokens: int | None = Field(None, ge=2, description="the rest of a passage is not embedded")
+    query_prefix: str | None = Field(None, description="before a question, such as 'query: '")
+    passage_prefix: str | None = Field(None, description="before a passage, such as 'passage: '")
+    pooling: Literal["auto", "mean", "cls", "last", "none"] = Field("auto", description="onnx only")
+    threads: int | None = Field(None, ge=1, description="onnx only; unset: all processors")
+    batch_size: int | None = Field(None, ge=1, le=2048, description="texts that are embedded at once")
+    api_base: str | None = Field(None, description="endpoint only: where it is, if not at its provider")
+    dimensions: int | None = Field(None, ge=1, description="endpoint only: shorter vectors, if it can")
+    timeout_s: float = Field(60, gt=0, description="endpoint only: for one request")
+    num_retries: int = Field(4, ge=0, le=20, description="endpoint only: when it is busy or fails")
+    cache: str | None = Field("build/embeddings.db", description="vectors that were made; can be deleted")
+
+
 class RerankSettings(_Section):
     """A cross-encoder that reads the question and each of the first passages together, and ranks them anew."""
 
@@ -287,6 +309,7 @@ class Settings(_Section):
 
     corpus: CorpusSettings = CorpusSettings()
     chunking: ChunkingConfig = ChunkingConfig()
+    embedder: EmbedderSettings = EmbedderSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
     reader: ReaderSettings = ReaderSettings()
     language_model: LanguageModelSettings = LanguageModelSettings()

@@ -55,7 +55,10 @@ class RefusedDocument:
 
 @dataclass(frozen=True, slots=True)
 class IndexReport:
-    """What a build or an update did. `documents` and `passages` are what the index holds afterwards."""
+    """What a build or an update did. `documents` and `passages` are what the index holds afterwards.
+
+    `truncated` counts the passages that were embedded by their beginning, being longer than the model reads.
+    """
 
     added: int
     replaced: int
@@ -65,6 +68,7 @@ class IndexReport:
     passages: int
     seconds: float
     refused: tuple[RefusedDocument, ...] = ()
+    truncated: int = 0
 
 
 def build(
@@ -187,6 +191,7 @@ class _Changes:
         self._path = path
         self._chunking = chunking
         self._embedder = embedder
+        self._truncated_before = embedder.truncated if embedder else 0
         self._base: Manifest | None = current[0] if current else None
         self._known = current[1] if current else Registry.empty()
         self._sources = KnownSources(self._known)
@@ -289,6 +294,7 @@ class _Changes:
             passages=passages,
             seconds=seconds,
             refused=tuple(self._refusals()),
+            truncated=self._embedder.truncated - self._truncated_before if self._embedder else 0,
         )
 
     def _put_known(self, sources: Rows, items: Sequence[Document] | Sequence[Source]) -> bool:
