@@ -75,10 +75,10 @@ def analyze_names(text: str) -> list[str]:
 
 def may_have_names(text: str) -> bool:
     """Whether `analyze_names` has to look at `text`: most prose has no name, and this costs next to nothing."""
-    return any(_is_joint(text, joint) for joint in "._")
+    return _joins(text, ".") or _joins(text, "_")
 
 
-def _is_joint(text: str, mark: str) -> bool:
+def _joins(text: str, mark: str) -> bool:
     # A regular expression looks at each character; in prose, there are few of these marks to look behind.
     at = text.find(mark)
     while at >= 0:

@@ -24,11 +24,14 @@ _HEX_DIGITS = "0123456789abcdef"
 
 def facets_of(passage: Passage) -> list[str]:
     """The facet terms of a passage: one per field that can be filtered on."""
-    own = (("doc_uri", passage.doc_uri), ("title", passage.title), ("lang", passage.lang))
-    facets = [facet(name, value) for name, value in own if value]
+    facets = [_DOC_URI + _encode_text(passage.doc_uri)] if passage.doc_uri else []
+    if passage.title:
+        facets.append(_TITLE + _encode_text(passage.title))
+    if passage.lang:
+        facets.append(_LANG + _encode_text(passage.lang))
     if passage.metadata:
-        given = {name for name, value in own if value}
-        facets += [facet(name, value) for name, value in passage.metadata.items() if name not in given]
+        own = {"doc_uri": passage.doc_uri, "title": passage.title, "lang": passage.lang}
+        facets += [facet(name, value) for name, value in passage.metadata.items() if not own.get(name)]
     return facets
 
 
@@ -109,14 +112,16 @@ def _prefix(name: str, kind: str) -> str:
 def _encode(value: MetadataValue) -> str:
     if isinstance(value, bool):
         return str(int(value))
-    if isinstance(value, str):
-        if len(value) <= _LONGEST_VALUE and value.isascii() and value.isprintable():
-            return value
-        raw = value.encode("utf-8", "surrogatepass")
-        # Terms have a greatest length; a digest of a long value still tells it from all others.
-        is_short = len(raw) <= _LONGEST_VALUE and value.isprintable()
-        return value if is_short else f"#{hashlib.sha256(raw).hexdigest()}"
-    return _sortable(_to_float(value))
+    return _encode_text(value) if isinstance(value, str) else _sortable(_to_float(value))
+
+
+def _encode_text(value: str) -> str:
+    if len(value) <= _LONGEST_VALUE and value.isascii() and value.isprintable():
+        return value
+    raw = value.encode("utf-8", "surrogatepass")
+    # Terms have a greatest length; a digest of a long value still tells it from all others.
+    is_short = len(raw) <= _LONGEST_VALUE and value.isprintable()
+    return value if is_short else f"#{hashlib.sha256(raw).hexdigest()}"
 
 
 def _to_float(value: float) -> float:
@@ -142,3 +147,6 @@ def _patterns(name: str, operator: str, bound: float) -> Iterator[str]:
         beyond = _HEX_DIGITS[place + 1 :] if ">" in operator else _HEX_DIGITS[:place]
         if beyond:
             yield f"{prefix}{digits[:position]}[{beyond}].*"
+
+
+_DOC_URI, _TITLE, _LANG = (_prefix(name, "s") for name in ("doc_uri", "title", "lang"))

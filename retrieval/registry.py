@@ -29,6 +29,7 @@ UNKNOWN = 0
 """The digest of a source that must be read again, whatever it holds."""
 
 _LEVEL = 1
+_TEXTS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,15 +202,33 @@ class _Texts:
     """Many short texts in little memory."""
 
     def __init__(self) -> None:
-        self.content = bytearray()
-        self.lengths = array("I")
+        self._content = bytearray()
+        self._lengths = array("I")
+        # Many at once cost a fraction of one by one.
+        self._waiting: list[str] = []
 
     def extend(self, texts: Sequence[str]) -> None:
-        self.content += "".join(texts).encode("utf-8", "surrogatepass")
-        self.lengths.extend(map(len, texts))
+        self._waiting += texts
+        if len(self._waiting) >= _TEXTS_AT_ONCE:
+            self._pack()
+
+    @property
+    def content(self) -> bytearray:
+        self._pack()
+        return self._content
+
+    @property
+    def lengths(self) -> array[int]:
+        self._pack()
+        return self._lengths
 
     def texts(self) -> list[str]:
         return _slices(self.content.decode("utf-8", "surrogatepass"), self.lengths)
+
+    def _pack(self) -> None:
+        self._content += "".join(self._waiting).encode("utf-8", "surrogatepass")
+        self._lengths.extend(map(len, self._waiting))
+        self._waiting.clear()
 
 
 def _split(content: bytes, lengths: bytes) -> list[str]:
