@@ -219,14 +219,15 @@ class _Changes:
         Raises:
             CorpusError: if `strict` and one is bad; if two have a doc_uri that were given as documents.
         """
-        fingerprints = _fingerprints(batch)
-        found = self._sources.find(fingerprints)
+        digests = _fingerprints(batch)
+        found = self._sources.find(digests)
+        rows, fingerprints = found.tolist(), digests.tolist()
         position = 0
         for is_known, run in groupby((found >= 0).tolist()):
             end = position + sum(1 for _ in run)
             if not is_known or not self._put_known(found[position:end], batch[position:end]):
                 for i in range(position, end):
-                    self._read_one(batch[i], int(found[i]), int(fingerprints[i]), strict)
+                    self._read_one(batch[i], rows[i], fingerprints[i], strict)
                     progress(self._draft.documents)
             else:
                 progress(self._draft.documents)
@@ -445,8 +446,11 @@ class _Segments:
         if not is_new:
             self.delete(doc_uri)
         for passage in passages:
-            with self._refusals():
-                self._writer.add_document(to_index_document(passage, self.next_row))
+            document = to_index_document(passage, self.next_row)
+            try:
+                self._writer.add_document(document)
+            except ValueError as error:  # as `_refusals`, which would cost each passage a microsecond
+                raise generations.refused(self._path, error) from error
             self.next_row += 1
             if self._vectors:
                 with generations.storage_errors(self._path):
