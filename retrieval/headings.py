@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from retrieval.sentences import FENCE, Span
 from retrieval.types import Anchor
 
-_HASHES = re.compile(r"^ {0,3}(?P<mark>#{1,6})[ \t]+(?P<title>\S[^\n]*)$", re.MULTILINE)
-_UNDERLINED = re.compile(
-    r"(?:\A|^[ \t]*\n) {0,3}(?P<title>(?![#>|<*+=~`-]|\d+[.)])\S[^\n]*)\n(?P<mark>={3,}|-{3,})[ \t]*$",
-    re.MULTILINE,
-)
+_HASHES = re.compile(r"^ {0,3}(#{1,6})[ \t]+(\S[^\n]*)$", re.MULTILINE)
+_UNDERLINE = re.compile(r"\n(={3,}|-{3,})[ \t]*$", re.MULTILINE)
+_IS_TITLE = re.compile(r" {0,3}(?![#>|<*+=~`-]|\d+[.)])\S")
 _CODE = re.compile(r"(?P<mark>`+)(?P<code>[^\n]*?)(?P=mark)")
 
 # `{#id}` of kramdown, pandoc and Docusaurus (`{/* #id */}` in its MDX), a bare `<a id>`, and MyST's `(label)=`.
@@ -23,6 +21,7 @@ _ATTRIBUTE = re.compile(r"[ \t]*\{(?:/\*)?[ \t]*:?[ \t]*#([\w.:-]{1,200})[^{}\n]
 _HTML_ANCHOR = re.compile(
     r"""<a\s+(?:id|name)\s*=\s*["']?([^"'\s<>]{1,200})["']?\s*(?:/>|>(?:\s*</a>)?)""", re.IGNORECASE
 )
+_MARKED_LINE = re.compile(r"\n(?:===|---)|\)=\n")
 _LABEL = re.compile(r"^\(([\w.:-]{1,200})\)=[ \t]*$", re.MULTILINE)
 
 _IMAGE = re.compile(r"!\[[^\]\n]*\](?:\([^()\n]*\)|\[[^\]\n]*\])")
@@ -30,6 +29,7 @@ _LINK = re.compile(r"\[([^\]\n]*)\](?:\([^()\n]*\)|\[[^\]\n]*\])")
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>")
 _EMPHASIS = re.compile(r"(?<![\w\\])(_{1,2})(?=\S)(.+?)(?<![\s\\])\1(?!\w)")
 _ESCAPED = re.compile(r"\\([!-/:-@\[-`{-~])")
+_PLAIN = re.compile(r"[^`*_\\&<\[]*")
 _NOT_IN_SLUGS = re.compile(r"[^\w\- ]")
 
 
@@ -64,16 +64,14 @@ def find_headings(text: str) -> list[Heading]:
     """The headings of Markdown text in their order; what looks like one within a code fence is none."""
     found = []
     if "#" in text:
-        found += [_heading(match, len(match["mark"])) for match in _HASHES.finditer(text)]
-    if "\n===" in text or "\n---" in text:
-        found += [
-            _heading(match, 1 if match["mark"][0] == "=" else 2) for match in _UNDERLINED.finditer(text)
+        found = [
+            _heading(match.start(), match.end(), len(match[1]), match[2]) for match in _HASHES.finditer(text)
         ]
+    if "\n" in text and ("\n===" in text or "\n---" in text):
+        found += _underlined(text)
         found.sort(key=lambda heading: heading.start)
-    if not found:
-        return found
-    fences = _fences(text)
-    return [heading for heading in found if not _is_within(fences, heading.start)]
+    fences = _fences(text) if found else ()
+    return [heading for heading in found if not _is_within(fences, heading.start)] if fences else found
 
 
 def first_heading(text: str) -> str:
@@ -86,6 +84,8 @@ def find_anchors(text: str) -> tuple[Anchor, ...]:
 
     An `<a id>` or a MyST label right before a heading is that heading's; others stand for themselves.
     """
+    if "#" not in text and "<a" not in text and ("\n" not in text or not _MARKED_LINE.search(text)):
+        return ()
     written = _written_anchors(text)
     starts = [span[0] for span, _ in written]
     slugs = Slugs()
@@ -103,7 +103,7 @@ def find_anchors(text: str) -> tuple[Anchor, ...]:
 
 def plain_title(title: str) -> str:
     """The words of a heading, without Markdown's marks, links' targets and HTML tags."""
-    return "".join(_plain_parts(title)).strip()
+    return title if _PLAIN.fullmatch(title) else "".join(_plain_parts(title)).strip()
 
 
 def _plain_parts(title: str) -> Iterator[str]:
@@ -121,8 +121,26 @@ def _plain(words: str) -> str:
     return html.unescape(_ESCAPED.sub(r"\1", words)).replace("*", "")
 
 
-def _heading(match: re.Match[str], level: int) -> Heading:
-    title, explicit = match["title"].rstrip(), ""
+def _underlined(text: str) -> Iterator[Heading]:
+    """Headings by a line of `=` or `-` below them: a line of their own, with a blank one or nothing before it."""
+    for underline in _UNDERLINE.finditer(text):
+        start = text.rfind("\n", 0, underline.start()) + 1
+        before = text[text.rfind("\n", 0, max(start - 1, 0)) + 1 : start]
+        if _IS_TITLE.match(text, start, underline.start()) and not before.strip():
+            level = 1 if underline[1][0] == "=" else 2
+            yield _heading(start, underline.end(), level, text[start : underline.start()].lstrip())
+
+
+def _heading(start: int, end: int, level: int, line: str) -> Heading:
+    title, explicit = line.rstrip(), ""
+    if title[-1:] in ("#", "}") or "<a" in title:
+        title, explicit = _without_marks(title)
+    return Heading(start, end, level, title, explicit)
+
+
+def _without_marks(title: str) -> tuple[str, str]:
+    """The title alone, and the id that is written with it."""
+    explicit = ""
     bare = title.rstrip("#")
     if bare != title and bare[-1:] in (" ", "\t"):
         title = bare.rstrip()
@@ -130,8 +148,7 @@ def _heading(match: re.Match[str], level: int) -> Heading:
         explicit, title = attribute[1], title[: attribute.start()].rstrip()
     if "<a" in title and (anchor := _HTML_ANCHOR.search(title)):
         explicit, title = explicit or anchor[1], _HTML_ANCHOR.sub("", title).replace("</a>", "").strip()
-    start = match.start("title") if match["mark"][0] in "=-" else match.start()
-    return Heading(start, match.end(), level, title, explicit)
+    return title, explicit
 
 
 def _written_anchors(text: str) -> list[tuple[Span, str]]:
