@@ -42,7 +42,7 @@ def letter_likeness(question: str, texts: Sequence[str]) -> list[float]:
     weights = (1 + np.log(counts)) * rarity[run]
     wanted = np.where(asked, (1 + np.log(np.maximum(asked, 1))) * rarity, 0.0)
     shared = np.bincount(text, weights * wanted[run], minlength=len(texts))
-    lengths = np.sqrt(np.bincount(text, weights * weights, minlength=len(texts)) * (wanted @ wanted))
+    lengths = np.sqrt(np.bincount(text, weights * weights, minlength=len(texts)) * np.square(wanted).sum())
     likeness = np.divide(shared, lengths, out=np.zeros(len(texts)), where=lengths > 0)
     return [round(float(value), 6) for value in np.minimum(likeness, 1.0)]
 
