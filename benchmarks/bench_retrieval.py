@@ -1,21 +1,29 @@
-"""The embedded index beside raw tantivy and bm25s, in one run: build, search and quality, as ratios.
+"""The embedded index beside raw tantivy and bm25s, in one run: build, search, memory and quality, as ratios.
 
 python benchmarks/bench_retrieval.py                          speed, on synthetic text
+python benchmarks/bench_retrieval.py --passages 1000000       the same, ten times as much (ten minutes, 4 GB)
 python benchmarks/bench_retrieval.py --data path/to/beir      and quality, on a BEIR directory
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import math
+import pickle
 import random
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import bm25s
 import Stemmer
@@ -24,7 +32,7 @@ import tantivy
 from retrieval import Document
 from retrieval.analysis import analyze_words, word_analyzer
 from retrieval.chunking import ChunkingSettings
-from retrieval.corpus import ReadingSettings, read_documents
+from retrieval.corpus import ReadingSettings, read_documents, read_sources
 from retrieval.local_index import LocalIndex
 
 K = 10
@@ -60,25 +68,126 @@ def _parse_arguments() -> argparse.Namespace:
 
 
 def _compare_speed(folder: Path, count: int) -> Iterator[tuple[str, str, str, str, str]]:
-    """Build rate and median search time, the two indexes asked in turn so that both see the same machine."""
-    documents = list(synthetic_documents(count))
-    ours_s = _seconds(lambda: LocalIndex.build(folder / "ours", documents))
-    raw_s = _seconds(lambda: build_raw(folder / "raw", documents))
-    index, raw = LocalIndex.open(folder / "ours"), RawTantivy(folder / "raw")
-    ours_ms, raw_ms = [], []
-    for question in synthetic_questions(QUESTIONS):
-        ours_ms.append(1e3 * _seconds(lambda: index.search(question, K)))  # noqa: B023
-        raw_ms.append(1e3 * _seconds(lambda: raw.search(question, K)))  # noqa: B023
-    ours_p50, raw_p50 = statistics.median(ours_ms), statistics.median(raw_ms)
+    """Building, searching and updating, each in a process of its own, so that memory is that of the work alone.
+
+    The two indexes are asked in turn, so that both see the same machine.
+    """
+    folder.mkdir(parents=True)
+    with (folder / "documents").open("wb") as file:
+        pickle.dump(list(synthetic_documents(count)), file)
     size = f"{count:,} passages"
-    yield (
-        size,
-        "build, passages/s",
-        f"{count / ours_s:,.0f}",
-        f"{count / raw_s:,.0f}",
-        f"time x {ours_s / raw_s:.2f}",
-    )
-    yield size, "search p50, ms", f"{ours_p50:.3f}", f"{raw_p50:.3f}", f"time x {ours_p50 / raw_p50:.2f}"
+
+    def row(measure: str, ours: float, raw: float, digits: int = 0) -> tuple[str, str, str, str, str]:
+        return size, measure, f"{ours:,.{digits}f}", f"{raw:,.{digits}f}", f"x {ours / raw:.2f}"
+
+    ours, raw = (_alone(_build, folder, kind) for kind in ("ours", "raw"))
+    yield row("build, seconds", ours.seconds, raw.seconds, 1)
+    yield row("build, passages/s", count / ours.seconds, count / raw.seconds)
+    yield row("build, memory, MB", ours.megabytes, raw.megabytes)
+    ours_terms, raw_terms = (_megabytes_on_disk(folder / kind, texts=False) for kind in ("ours", "raw"))
+    yield row("on disk without texts, MB", ours_terms, raw_terms, 1)
+    ours_all, raw_all = (_megabytes_on_disk(folder / kind, texts=True) for kind in ("ours", "raw"))
+    yield row("on disk, MB", ours_all, raw_all, 1)
+    ours, raw = (_alone(_search_one, folder, kind) for kind in ("ours", "raw"))
+    yield row("search, memory, MB", ours.megabytes, raw.megabytes)
+    yield row("search p50, ms", *_alone(_search_both, folder), 3)
+    whole, unchanged, changed = _alone(_reindex, folder, count)
+    for measure, seconds in (("nothing changed", unchanged), ("1 % changed", changed)):
+        yield (
+            size,
+            f"re-index, {measure}, seconds",
+            f"{seconds:.2f}",
+            f"{whole:.1f} (ours, all of it)",
+            f"{seconds / whole:.1%}",
+        )
+
+
+def _alone(function: Callable[..., Any], *arguments: object) -> Any:
+    """The function's result, from a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(function, *arguments).result()
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What something took; memory is how far resident memory grew at most."""
+
+    seconds: float
+    megabytes: float
+
+
+def _measure(action: Callable[[], object]) -> Cost:
+    gc.collect()
+    before = _resident()
+    # From here on, the peak is that of the action.
+    Path("/proc/self/clear_refs").write_text("5")
+    seconds = _seconds(action)
+    return Cost(seconds, (_resident(peak=True) - before) / 1e3)
+
+
+def _resident(*, peak: bool = False) -> int:
+    """Resident memory of this process in kB."""
+    name = "VmHWM:" if peak else "VmRSS:"
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+
+def _build(folder: Path, kind: str) -> Cost:
+    with (folder / "documents").open("rb") as file:
+        documents = pickle.load(file)
+    build = LocalIndex.build if kind == "ours" else build_raw
+    return _measure(lambda: build(folder / kind, documents))
+
+
+def _search_one(folder: Path, kind: str) -> Cost:
+    questions = list(synthetic_questions(QUESTIONS))
+
+    def search() -> None:
+        index = _open(folder, kind)
+        for question in questions:
+            index.search(question, K)
+
+    return _measure(search)
+
+
+def _search_both(folder: Path) -> tuple[float, float]:
+    """Medians in milliseconds."""
+    indexes = [_open(folder, kind) for kind in ("ours", "raw")]
+    taken: list[list[float]] = [[], []]
+    for question in synthetic_questions(QUESTIONS):
+        for index, times in zip(indexes, taken, strict=True):
+            times.append(1e3 * _seconds(partial(index.search, question, K)))
+    ours, raw = map(statistics.median, taken)
+    return ours, raw
+
+
+def _open(folder: Path, kind: str) -> Any:
+    return LocalIndex.open(folder / kind) if kind == "ours" else RawTantivy(folder / kind)
+
+
+def _megabytes_on_disk(folder: Path, *, texts: bool) -> float:
+    files = (file for file in folder.rglob("*") if file.is_file() and (texts or file.suffix != ".store"))
+    return sum(file.stat().st_size for file in files) / 1e6
+
+
+def _reindex(folder: Path, count: int) -> tuple[float, float, float]:
+    """Seconds to index a file of JSON Lines, again, and with every hundredth line changed."""
+    corpus, index = folder / "corpus.jsonl", folder / "living"
+
+    def write(changed: int) -> None:
+        with corpus.open("w") as file:
+            for number, document in enumerate(synthetic_documents(count)):
+                text = document.text if not changed or number % changed else f"Now {document.text}"
+                line = {"_id": document.doc_uri, "title": document.title, "text": text}
+                file.write(json.dumps(line) + "\n")
+
+    def sync() -> float:
+        return _seconds(lambda: LocalIndex.sync(index, read_sources(corpus)))
+
+    write(0)
+    whole, unchanged = sync(), sync()
+    write(100)
+    return whole, unchanged, sync()
 
 
 def _seconds(action: Callable[[], object]) -> float:
