@@ -12,6 +12,7 @@ import queue
 import threading
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -41,7 +42,7 @@ from retrieval.errors import RequestError
 from retrieval.live_retriever import LiveRetriever
 from retrieval.tracing import RETRIEVERS_TAG, declare_retriever_schema, retriever_schema
 
-INDEX_ARTIFACT = "index"
+INDEX_ARTIFACT, EMBEDDER_ARTIFACT, RERANKER_ARTIFACT = "index", "embedder", "reranker"
 
 _RETRIEVERS = json.dumps([retriever_schema()])
 
@@ -136,10 +137,12 @@ class CiteqaAgent(CitingAgent):
             self._build(settings, retriever, record_in=record_in, limit_rate=limit_rate)
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Take the configuration and the index that were logged with the model."""
+        """Take the configuration, the index and the models that were logged with the agent."""
         config = dict(context.model_config or {})
         artifacts = context.artifacts or {}
-        config["retrieval"] = {**config.get("retrieval", {}), "index": artifacts[INDEX_ARTIFACT]}
+        retrieval = {**config.get("retrieval", {}), "index": artifacts[INDEX_ARTIFACT]}
+        config["retrieval"] = _with_logged(retrieval, "rerank", artifacts)
+        config = _with_logged(config, "embedder", artifacts)
         program = config.get("program", {})
         # By its artifact is named what was logged; anything else was named when the model was loaded.
         states = {name: artifacts.get(source, source) for name, source in program.get("states", {}).items()}
@@ -159,6 +162,15 @@ class CiteqaAgent(CitingAgent):
             mlflow.dspy.autolog()
         programs = build_programs(settings, retriever, record_in=record_in, limit_rate=limit_rate)
         self._answerers = {name: program.respond for name, program in programs.items()}
+
+
+def _with_logged(section: Mapping[str, Any], name: str, artifacts: Mapping[str, str]) -> dict[str, Any]:
+    """The section with the model of the one within it at its place, where it is named as an artifact."""
+    within = section.get(name) or {}
+    artifact, _, file = str(within.get("model") or "").partition("/")
+    if artifact not in artifacts:
+        return dict(section)
+    return {**section, name: {**within, "model": str(Path(artifacts[artifact]) / file)}}
 
 
 class _Conversation:

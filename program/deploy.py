@@ -13,17 +13,22 @@ from mlflow.models.model import ModelInfo
 from mlflow.models.resources import DatabricksServingEndpoint, Resource
 from mlflow.tracing.provider import is_tracing_enabled
 
-from program.agent import INDEX_ARTIFACT
+from program.agent import EMBEDDER_ARTIFACT, INDEX_ARTIFACT, RERANKER_ARTIFACT
 from program.assembly import build_programs
 from program.program_sources import locate_state, state_artifact
 from program.settings import Settings
 from program.tracking import tracking_errors
 
-SERVED_SECTIONS = ("retrieval", "reader", "language_model", "program")
+SERVED_SECTIONS = ("embedder", "retrieval", "reader", "language_model", "program")
 """The sections of the settings that an answer depends on; they are logged as the model's configuration."""
 
 REQUIREMENTS = ("dspy", "filelock", "mlflow", "pydantic", "pyyaml", "tantivy")
 """The distributions that `program` and `retrieval` import when they serve, but for those MLflow brings."""
+
+MODEL_REQUIREMENTS = ("onnxruntime", "tokenizers")
+"""Those of an embedding model or a reranker that travels with the agent; vectors need `VECTOR_REQUIREMENTS`."""
+
+VECTOR_REQUIREMENTS = ("faiss-cpu",)
 
 _EXAMPLE = {"input": [{"role": "user", "content": "What can you tell me?"}]}
 
@@ -34,8 +39,9 @@ def log_agent(
     """Log the agent with its code, index, compiled programs and configuration; register it when named.
 
     The model answers anywhere MLflow loads it, with nothing else of this machine but the API key in the
-    environment. Loaded with `model_config={"retrieval": {"k": 8}}`, a section that is given replaces the
-    logged one. MLflow asks the agent one question to check that it works.
+    environment: an embedding model and a reranker on disk (or from the hub) travel with it. Loaded with
+    `model_config={"retrieval": {"k": 8}}`, a section that is given replaces the logged one. MLflow asks the
+    agent one question to check that it works.
 
     Raises:
         ConfigurationError, RetrievalError, ProgramStateError: if the agent cannot be built; nothing is
@@ -52,7 +58,7 @@ def log_agent(
             artifacts=_artifacts(settings),
             model_config=_model_config(settings),
             input_example=_EXAMPLE,
-            pip_requirements=pip_requirements(),
+            pip_requirements=pip_requirements(settings),
             resources=databricks_resources(settings) or None,
             registered_model_name=registered_model_name,
         )
@@ -64,20 +70,25 @@ def code_paths() -> list[str]:
     return [str(_package("program")), str(_package("retrieval"))]
 
 
-def pip_requirements() -> list[str]:
-    """What those packages need when they serve, at the versions that are installed here."""
-    return [f"{package}=={metadata.version(package)}" for package in REQUIREMENTS]
+def pip_requirements(settings: Settings | None = None) -> list[str]:
+    """What those packages need when they serve as configured, at the versions that are installed here."""
+    packages = list(REQUIREMENTS)
+    if settings is not None:
+        has_models = bool(_models_on_disk(settings))
+        packages += MODEL_REQUIREMENTS if has_models else ()
+        packages += VECTOR_REQUIREMENTS if settings.embedder.model else ()
+    return [f"{package}=={metadata.version(package)}" for package in packages]
 
 
 def databricks_resources(settings: Settings) -> list[Resource]:
     """What a served agent calls in its workspace: Databricks gives a logged model access to these, and no other.
 
-    The serving endpoint, where the language model is one (`databricks/<endpoint>`).
+    The serving endpoints, where the language model or the embedding model is one (`databricks/<endpoint>`).
     """
-    provider, _, endpoint = (settings.language_model.model or "").partition("/")
-    if not settings.answers_with_lm or provider != "databricks":
-        return []
-    return [DatabricksServingEndpoint(endpoint_name=endpoint)]
+    models = [settings.language_model.model if settings.answers_with_lm else None, settings.embedder.model]
+    called = (model.partition("/") for model in models if model is not None)
+    endpoints = dict.fromkeys(endpoint for provider, _, endpoint in called if provider == "databricks")
+    return [DatabricksServingEndpoint(endpoint_name=endpoint) for endpoint in endpoints]
 
 
 @contextmanager
@@ -102,10 +113,34 @@ def _artifacts(settings: Settings) -> dict[str, str]:
         state_artifact(name): str(locate_state(source, settings.tracking.uri))
         for name, source in settings.program.states.items()
     }
-    return {INDEX_ARTIFACT: settings.retrieval.index, **states}
+    models = {name: str(directory) for name, (directory, _) in _models_on_disk(settings).items()}
+    return {INDEX_ARTIFACT: settings.retrieval.index, **models, **states}
+
+
+def _models_on_disk(settings: Settings) -> dict[str, tuple[Path, str]]:
+    """The directories of models that travel with the agent, by artifact, and the file in each that is named."""
+    found: dict[str, tuple[Path, str]] = {}
+    if settings.embedder.model is not None:
+        from program.embedding import embedder_config
+        from retrieval.embedders.model_files import find_model
+        from retrieval.embedders.opening import kind_of
+
+        if kind_of(embedder_config(settings.embedder, settings.embedder.model)) == "onnx":
+            files = find_model(settings.embedder.model)
+            found[EMBEDDER_ARTIFACT] = (files.directory, str(files.model.relative_to(files.directory)))
+    if settings.retrieval.rerank.model is not None:
+        found[RERANKER_ARTIFACT] = (Path(settings.retrieval.rerank.model), "")
+    return found
 
 
 def _model_config(settings: Settings) -> Mapping[str, Any]:
     config: dict[str, Any] = settings.model_dump(mode="json", include=set(SERVED_SECTIONS))
+    models = _models_on_disk(settings)
+    if EMBEDDER_ARTIFACT in models:
+        config["embedder"] |= {"model": f"{EMBEDDER_ARTIFACT}/{models[EMBEDDER_ARTIFACT][1]}", "kind": "onnx"}
+    # Where it is served may be no place to write.
+    config["embedder"]["cache"] = None
+    if RERANKER_ARTIFACT in models:
+        config["retrieval"]["rerank"]["model"] = RERANKER_ARTIFACT
     config["program"]["states"] = {name: state_artifact(name) for name in settings.program.states}
     return config

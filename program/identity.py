@@ -10,6 +10,7 @@ from program.program_sources import locate_state
 from program.settings import Settings
 
 _ANSWER_SECTIONS = {"reader", "program"}
+_NO_PART_OF_A_VECTOR = {"threads", "batch_size", "timeout_s", "num_retries", "cache"}
 _LM_FIELDS = {"model", "api_base", "temperature", "max_tokens", "adapter"}
 
 
@@ -30,10 +31,16 @@ def answer_identity(settings: Settings, index_hash: str) -> dict[str, Any]:
             **settings.retrieval.model_dump(mode="json", exclude={"index"}),
             "reranker": _reranker_hash(settings.retrieval.rerank.model),
         },
+        "embedder": embedder_identity(settings),
         **settings.model_dump(include=_ANSWER_SECTIONS),
         "language_model": settings.language_model.model_dump(include=_LM_FIELDS),
         "states": {name: _file_hash(path) for name, path in states.items()},
     }
+
+
+def embedder_identity(settings: Settings) -> dict[str, Any]:
+    """What the vectors of an embedding model depend on, by its name."""
+    return settings.embedder.model_dump(exclude=_NO_PART_OF_A_VECTOR)
 
 
 def _reranker_hash(model: str | None) -> str:

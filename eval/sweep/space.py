@@ -20,8 +20,19 @@ from retrieval.suggestions import did_you_mean
 NO_PART_OF_AN_ANSWER = ("evaluation", "serving", "tracking")
 
 HOW_AN_ANSWER_IS_COME_BY = frozenset(
-    f"language_model.{name}"
-    for name in ("timeout_s", "num_retries", "requests_per_minute", "rate_limit_wait_s", "price", "cache")
+    f"{section}.{name}"
+    for section, names in {
+        "language_model": (
+            "timeout_s",
+            "num_retries",
+            "requests_per_minute",
+            "rate_limit_wait_s",
+            "price",
+            "cache",
+        ),
+        "embedder": ("threads", "batch_size", "timeout_s", "num_retries", "cache"),
+    }.items()
+    for name in names
 )
 """Settings of a section that answers depend on, on which they do not."""
 

@@ -1,6 +1,6 @@
 """What configurations share is done once: indexes, searches, language-model calls and answers, by their content.
 
-    <cache>/indexes/<key>/   an index for each chunking of a corpus
+    <cache>/indexes/<key>/   an index for each chunking and embedding model of a corpus
     <cache>/stages.db        searches, calls and answers, by the hash of all that they depend on
 
 A configuration that differs only in a later stage redoes nothing earlier. All of it can be deleted.
@@ -17,14 +17,15 @@ from filelock import FileLock
 
 from eval.run_identity import code_hash, run_identity
 from program.content_store import ContentStore, content_key
-from program.settings import Settings, chunking_settings, reading_settings
+from program.identity import embedder_identity
+from program.settings import Settings
 from retrieval.errors import IndexMissingError, IndexUnusableError
 from retrieval.generations import check_files, read_manifest, storage_errors
 
 if TYPE_CHECKING:
     from eval.sweep.searches import RecentSearches
 
-INDEX_SECTIONS = ("corpus", "chunking")
+INDEX_SECTIONS = ("corpus", "chunking", "embedder")
 """Settings that an index is made by: where a factor is among them, the sweep makes its own indexes."""
 
 
@@ -32,7 +33,7 @@ class Stages:
     """The cache of a sweep. Used by one sweep or several at once, in one process or several."""
 
     def __init__(self, directory: Path, *, own_indexes: bool) -> None:
-        """With `own_indexes`, each chunking has an index here; else the configured one serves all.
+        """With `own_indexes`, each chunking and embedding model has an index here; else the configured one serves all.
 
         Raises:
             StorageError: if the directory cannot be used.
@@ -65,7 +66,10 @@ class Stages:
         if not self.own_indexes:
             return settings
         key = content_key(
-            self._corpus_state(settings), settings.model_dump(include=set(INDEX_SECTIONS)), code_hash()
+            self._corpus_state(settings),
+            settings.model_dump(include={"corpus", "chunking"}),
+            embedder_identity(settings),
+            code_hash(),
         )
         path = self.directory / "indexes" / key
         if not _is_index(path):
@@ -114,8 +118,7 @@ def _alone(path: Path) -> FileLock:
 
 
 def _build_index(settings: Settings, path: Path) -> None:
-    from retrieval.corpus import read_sources
-    from retrieval.local_index import LocalIndex
+    from program.indexing import index_corpus
 
-    sources = read_sources(settings.corpus.path, reading_settings(settings))
-    LocalIndex.build(path, sources, chunking=chunking_settings(settings))
+    retrieval = settings.retrieval.model_copy(update={"index": str(path)})
+    index_corpus(settings.model_copy(update={"retrieval": retrieval}), rebuild=True)

@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,9 +26,11 @@ import retrieval
 from program.agent import CiteqaAgent
 from program.assembly import build_program
 from program.deploy import REQUIREMENTS, SERVED_SECTIONS, databricks_resources, log_agent
+from program.embedding import open_configured_embedder
 from program.state import save_state
 from retrieval.errors import ConfigurationError, IndexMissingError, LanguageModelError, StorageError
 from retrieval.local_index import LocalIndex
+from retrieval.types import Document
 
 PACKAGES = {package.__name__: Path(str(package.__file__)).parent for package in (program, retrieval)}
 REQUEST = {"input": [{"role": "user", "content": "When does water boil?"}]}
@@ -281,3 +284,27 @@ def places(module: str) -> list[Path]:
         return []
     path = PACKAGES[package].joinpath(*rest)
     return [path.with_suffix(".py"), path / "__init__.py"]
+
+
+def test_an_embedding_model_travels_with_the_agent(
+    tiny_embedding_model: Path, make_settings: Any, tmp_path: Path
+) -> None:
+    moved = tmp_path / "model"
+    shutil.copytree(tiny_embedding_model, moved)
+    settings = make_settings(
+        retrieval={"index": str(tmp_path / "index"), "mode": "hybrid"},
+        embedder={"model": str(moved), "cache": None},
+        reader={"abstain_below": 0},
+    )
+    embedder = open_configured_embedder(settings.embedder)
+    documents = [Document("https://e.org/travel", "The automobile is fast.", "Travel")]
+    LocalIndex.build(settings.retrieval.index, documents, embedder=embedder)
+    info = log_agent(settings)
+    config = yaml.safe_load((artifact_directory(info) / "MLmodel").read_text())["flavors"]["python_function"]
+    assert config["config"]["embedder"]["model"] == "embedder/model.onnx"
+    for gone in (moved, Path(settings.retrieval.index)):
+        shutil.rmtree(gone)
+    sources = mlflow.pyfunc.load_model(info.model_uri).predict(REQUEST)["custom_outputs"]["sources"]
+    assert [source["doc_uri"] for source in sources] == ["https://e.org/travel"]
+    requirements = (artifact_directory(info) / "requirements.txt").read_text()
+    assert all(package in requirements for package in ("onnxruntime==", "tokenizers==", "faiss-cpu=="))

@@ -108,10 +108,10 @@ def test_a_part_of_a_section_that_is_not_stated_can_be_a_factor() -> None:
     [
         ("retrieval.kk", "no such setting. Did you mean 'k'?"),
         ("retreival.k", "no such setting. Did you mean 'retrieval'?"),
-        ("zzz", "no such setting. There is: corpus, chunking, retrieval, "),
+        ("zzz", "no such setting. There is: corpus, chunking, embedder, retrieval, "),
         ("", "no such setting. There is: corpus"),
         ("retrieval.k.x", "'retrieval.k' has no parts"),
-        ("retrieval", "this is a section. Name one of its settings: index, k, filters."),
+        ("retrieval", "this is a section. Name one of its settings: index, k, filters, "),
         ("language_model.price", "a section. Name one of its settings: input_usd_per_million"),
         ("evaluation.ks", "this changes no answer, so there is nothing to compare. Put it into `set`."),
         ("serving.port", "this changes no answer"),
