@@ -50,6 +50,7 @@ _SPACE, _LINE, _ANCHOR = "\ufdd0", "\ufdd1", "\ufdd2"
 _MARKS = re.compile("[\ufdd0-\ufdd2]")
 
 _DECLARED = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w.:-]{1,40})", re.IGNORECASE)
+_ABSOLUTE = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 _DATES = (
     "meta[property='article:modified_time']",
     "meta[property='article:published_time']",
@@ -69,26 +70,30 @@ def declared_encoding(data: bytes) -> str:
 def read_html(html: str) -> Parsed:
     """The page that `html` is, without what surrounds its text. Any text is accepted.
 
-    The text is that of `<main>`, or of the only `<article>`, where it has one. Its `doc_uri` is the canonical link.
+    The text is that of `<main>`, or of the only `<article>`, where it has one. Its `doc_uri` is the canonical link,
+    unless that is relative.
     Anchors are the ids of headings and their sections, of definitions (`<dt>`), and of `<a id>` and `<a name>`.
     """
     tree = LexborHTMLParser(_MARKS.sub("", html))
     title = _inline(tree.css_first("title"))
     language = (_attribute(tree, "html", "lang") or "").split("-")[0].lower()
-    canonical = _attribute(tree, "link[rel=canonical]", "href") or ""
+    canonical = (_attribute(tree, "link[rel=canonical]", "href") or "").strip()
+    canonical = canonical if _ABSOLUTE.match(canonical) else ""
+    if tree.css_first("meta[http-equiv=refresh i][content*=url i]"):
+        return Parsed("", title, language, canonical, is_moved=True)
     metadata = _metadata(tree)
     for node in tree.css(f"{_UNSEEN}, {_PERMALINKS}"):
         node.decompose()
     title = title or _inline(tree.css_first("h1"))
     root = _main_part(tree)
     if root is None:
-        return Parsed("", title, language, canonical.strip(), metadata)
+        return Parsed("", title, language, canonical, metadata)
     for node in root.css(_AROUND):
         if node.mem_id != root.mem_id:
             node.decompose()
     fragments: list[str] = []
     text, anchors = _take_anchors(_tidy("".join(_render(root, fragments))), fragments)
-    return Parsed(text, title, language, canonical.strip(), metadata, anchors)
+    return Parsed(text, title, language, canonical, metadata, anchors)
 
 
 def _main_part(tree: LexborHTMLParser) -> LexborNode | None:

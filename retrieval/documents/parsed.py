@@ -11,7 +11,10 @@ from retrieval.types import Anchor, MetadataValue
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """A document as its file gives it; "" for what the file does not say. Headings in `text` are Markdown's."""
+    """A document as its file gives it; "" for what the file does not say. Headings in `text` are Markdown's.
+
+    A file that `is_moved` only leads to another address: it is no document.
+    """
 
     text: str
     title: str = ""
@@ -19,6 +22,7 @@ class Parsed:
     doc_uri: str = ""
     metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
     anchors: tuple[Anchor, ...] = ()
+    is_moved: bool = False
 
 
 def scalars(fields: Mapping[object, object]) -> dict[str, MetadataValue]:

@@ -88,6 +88,8 @@ class Files:
         parsed = parse(
             self._read(file, place), PurePosixPath(relative).suffix.lower(), place, self._max_bytes
         )
+        if parsed.is_moved:
+            return []
         if self._anchors == "none":
             parsed = replace(parsed, anchors=())
         return [

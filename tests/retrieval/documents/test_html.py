@@ -108,3 +108,10 @@ def test_anchors_stand_within_the_text(pieces: list[str]) -> None:
     page = read_html("".join(pieces))
     assert all(0 <= anchor.start < len(page.text) and anchor.fragment for anchor in page.anchors)
     assert not any(mark in page.text for mark in "\ufdd0\ufdd1\ufdd2")
+
+
+def test_a_relative_canonical_link_is_no_identity_and_a_page_that_leads_elsewhere_no_document() -> None:
+    assert read_html("<link rel=canonical href='other.html'><p>Text").doc_uri == ""
+    moved = read_html("<meta http-equiv='Refresh' content='0; URL=other.html'><p>Redirecting to other.html")
+    assert moved.is_moved
+    assert not read_html("<meta http-equiv=refresh content=60><p>Text").is_moved
