@@ -38,10 +38,10 @@ demo: $(READY) ## index the sample documents, ask, and score: seconds after inst
 	@printf '  %s/mlflow ui --backend-store-uri sqlite:///build/mlflow.db   runs and traces\n' $(BIN)
 
 test: $(READY) ## run the tests, but for those marked slow
-	@$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup -m "not slow"
+	@$(BIN)/pytest -q -n $(WORKERS) --no-loadscope-reorder -m "not slow"
 
 all-tests: $(READY) ## run all tests: local Spark, kills and model servers too
-	@$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup
+	@$(BIN)/pytest -q -n $(WORKERS) --no-loadscope-reorder
 
 check: $(READY) ## lint, formatting and types
 	@$(BIN)/ruff check .

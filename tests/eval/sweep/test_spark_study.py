@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from eval.sweep.spark_study import ListedSampler, run_trials_on_spark
 
-spark_test = [pytest.mark.slow, pytest.mark.xdist_group("spark"), pytest.mark.usefixtures("spark")]
+spark_test = [pytest.mark.slow, pytest.mark.usefixtures("spark")]
 
 Run = Callable[..., list[FrozenTrial]]
 GRID = [{"k": k, "reader": reader} for k in (1, 2, 3, 5) for reader in ("lm", "抽出")]

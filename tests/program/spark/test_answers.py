@@ -19,7 +19,7 @@ from program.spark import asking
 from program.spark.asking import Asking
 from retrieval.errors import ConfigurationError, DataError, RunStoppedError
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("spark")]
+pytestmark = [pytest.mark.slow]
 
 Rows = list[dict[str, Any]]
 OnSpark = Callable[..., BatchReport]
