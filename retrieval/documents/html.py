@@ -7,6 +7,7 @@ from itertools import accumulate
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
+from retrieval.documents.markdown import code_fence
 from retrieval.documents.parsed import Parsed
 from retrieval.types import Anchor, MetadataValue
 
@@ -50,6 +51,7 @@ _SPACE, _LINE, _ANCHOR = "\ufdd0", "\ufdd1", "\ufdd2"
 _MARKS = re.compile("[\ufdd0-\ufdd2]")
 
 _DECLARED = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w.:-]{1,40})", re.IGNORECASE)
+_PERMALINK_SIGNS = re.compile(r"^(?:[§¶🔗]|#(?= ))\s*|\s*[§¶🔗]$|\s+#$")
 _ABSOLUTE = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 _DATES = (
     "meta[property='article:modified_time']",
@@ -136,7 +138,11 @@ def _render(root: LexborNode, fragments: list[str]) -> list[str]:
         pending = _id_for_what_follows(node, tag) or pending
         if tag in _HEADINGS:
             pending = _id_of_heading(node) or pending
-            before, words, after = "\n\n", f"{'#' * int(tag[1])} {_inline(node)}", "\n\n"
+            before, words, after = (
+                "\n\n",
+                f"{'#' * int(tag[1])} {_PERMALINK_SIGNS.sub('', _inline(node))}",
+                "\n\n",
+            )
         elif tag == "pre":
             before, words, after = "\n\n", _fence(node.text().strip("\n")), "\n\n"
         elif tag == "-text":
@@ -192,7 +198,7 @@ def _around(tag: str) -> tuple[str, str]:
 
 def _fence(code: str) -> str:
     # Stand-ins keep the code's own spaces and blank lines from being tidied.
-    return f"```\n{code.replace(' ', _SPACE).replace(chr(10), _LINE)}\n```"
+    return code_fence(code).replace(" ", _SPACE).replace("\n", _LINE)
 
 
 def _tidy(text: str) -> str:

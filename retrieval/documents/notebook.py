@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from retrieval.documents.markdown import without_embedded_data
+from retrieval.documents.markdown import code_fence, without_embedded_data
 from retrieval.documents.parsed import Parsed
 from retrieval.errors import CorpusError
 from retrieval.headings import find_headings, plain_title
@@ -55,10 +55,10 @@ def _render(cell: Mapping[str, Any], language: str) -> Iterator[str]:
         case "code":
             if source.strip():
                 magic = _MAGIC.match(source)
-                yield _fence(source.strip("\n"), magic[1] if magic else language)
+                yield code_fence(source.strip("\n"), magic[1] if magic else language)
             printed = "\n".join(filter(None, map(_printed, cell.get("outputs", ()))))
             if printed.strip():
-                yield _fence(_shortened(printed), "text")
+                yield code_fence(_shortened(printed), "text")
 
 
 def _printed(output: Mapping[str, Any]) -> str:
@@ -82,12 +82,6 @@ def _shortened(printed: str) -> str:
         return "\n".join(lines)
     half = _MOST_LINES // 2
     return "\n".join([*lines[:half], "…", *lines[-half:]])
-
-
-def _fence(code: str, language: str) -> str:
-    longest = max(map(len, re.findall(r"`{3,}", code)), default=2)
-    mark = "`" * (longest + 1)
-    return f"{mark}{language}\n{code}\n{mark}"
 
 
 def _anchors(body: str) -> Iterator[Anchor]:

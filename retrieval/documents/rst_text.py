@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from docutils import nodes
 
+from retrieval.documents.markdown import code_fence
 from retrieval.documents.parsed import Parsed
 from retrieval.types import Anchor, MetadataValue
 
@@ -66,7 +67,7 @@ class _Writer:
                 marks = "#" * min(max(level, 1), _MOST_LEVELS)
                 self._write(f"{marks} {' '.join(_inline(node).split())}")
             case nodes.literal_block() | nodes.doctest_block() | nodes.math_block():
-                self._write(_fence(node.astext()))
+                self._write(code_fence(node.astext()))
             case nodes.bullet_list() | nodes.enumerated_list():
                 self._items(node, level, "")
             case nodes.definition_list() | nodes.field_list() | nodes.option_list():
@@ -163,9 +164,3 @@ def _inline(node: nodes.Node) -> str:
         case nodes.problematic():
             return node.astext().strip("|`")
     return "".join(map(_inline, node.children))
-
-
-def _fence(code: str) -> str:
-    longest = max(map(len, re.findall(r"`{3,}", code)), default=2)
-    mark = "`" * (longest + 1)
-    return f"{mark}\n{code}\n{mark}"

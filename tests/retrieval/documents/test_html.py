@@ -115,3 +115,8 @@ def test_a_relative_canonical_link_is_no_identity_and_a_page_that_leads_elsewher
     moved = read_html("<meta http-equiv='Refresh' content='0; URL=other.html'><p>Redirecting to other.html")
     assert moved.is_moved
     assert not read_html("<meta http-equiv=refresh content=60><p>Text").is_moved
+
+
+def test_signs_of_permalinks_are_no_part_of_a_heading_and_fences_hold_whatever_code() -> None:
+    page = read_html("<h2><a href='#x'>§</a>Examples</h2><h3>C# ¶</h3><pre>a\n```\n# no heading\n```</pre>")
+    assert page.text == "## Examples\n\n### C#\n\n````\na\n```\n# no heading\n```\n````"
