@@ -7,7 +7,8 @@ from functools import partial
 import dspy
 
 from program.content_store import ContentStore
-from program.extractive import ExtractiveReader, ExtractiveSettings
+from program.embedding import open_configured_embedder
+from program.extractive import ExtractiveReader, ExtractiveSettings, Weigh
 from program.language_models import build_adapter, build_lm
 from program.program_sources import locate_state
 from program.qa import CitedQA
@@ -16,6 +17,7 @@ from program.readers import LMReader
 from program.retrievers import open_retriever
 from program.settings import Settings
 from program.state import load_state
+from retrieval.errors import ConfigurationError
 from retrieval.live_retriever import LiveRetriever
 from retrieval.local_index import LocalIndex
 from retrieval.local_retriever import LocalRetriever
@@ -84,7 +86,7 @@ def build_program(
     For work that asks many questions: language-model calls are made once and kept in `record_in`, and with
     `limit_rate` they wait where the provider is busy, with all others of this process.
     """
-    extractive = ExtractiveReader(extractive_settings(settings), weigh=retriever.idf)
+    extractive = _extractive_reader(settings, retriever.idf)
     if not settings.answers_with_lm:
         return CitedQA(retriever, extractive, k=settings.retrieval.k, filters=settings.retrieval.filters)
     limiter = limiter_for(settings.language_model) if limit_rate else None
@@ -102,10 +104,22 @@ def build_program(
     )
 
 
+def _extractive_reader(settings: Settings, weigh: Weigh) -> ExtractiveReader:
+    wanted = settings.reader.scoring
+    embedder = None if wanted == "overlap" else open_configured_embedder(settings.embedder)
+    if embedder is None and wanted in ("embedding", "both"):
+        raise ConfigurationError(
+            f"reader.scoring = {wanted} needs an embedding model. Name one with embedder.model, or set it to overlap."
+        )
+    return ExtractiveReader(extractive_settings(settings), weigh=weigh, embedder=embedder)
+
+
 def extractive_settings(settings: Settings) -> ExtractiveSettings:
     """The extractive reader's part of the settings."""
     reader = settings.reader
-    return ExtractiveSettings(max_sentences=reader.max_sentences, abstain_below=reader.abstain_below)
+    return ExtractiveSettings(
+        max_sentences=reader.max_sentences, abstain_below=reader.abstain_below, scoring=reader.scoring
+    )
 
 
 class _NoDocuments:

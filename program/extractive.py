@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from program.streaming import emit_pieces
 from program.types import Citation, CitedAnswer, Piece
@@ -19,6 +23,21 @@ from retrieval.types import Passage
 
 Weigh = Callable[[Sequence[str]], Sequence[float]]
 """Weights of terms, in order: how much each tells, such as its inverse document frequency in the corpus."""
+
+Scoring = Literal["auto", "overlap", "embedding", "both"]
+
+
+class SentenceEmbedder(Protocol):
+    """An embedding model as far as this reader needs one: `retrieval.embedders.Embedder` is one."""
+
+    def embed_passages(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """One unit vector a text."""
+        ...
+
+    def embed_query(self, text: str) -> NDArray[np.float32]:
+        """The unit vector of a question."""
+        ...
+
 
 _BULLET = re.compile(r"\A(?:[-*+•]|\d+[.)])\s+|\A>\s*")
 _NOT_PROSE = re.compile(r"\A\s*(?:#{1,6}\s|```|~~~|\|?\s*:?-{3,})")
@@ -39,13 +58,17 @@ class ExtractiveSettings:
     `max_sentences`: one to this many. `abstain_below`: abstain when the passages together hold less than
     this share (0 to 1) of the question's weighted terms. `passage_weight`: how much the rank of the
     passage counts beside the sentence's own overlap. `next_sentence_ratio`: a further sentence must
-    score at least this share of the best.
+    score at least this share of the best. `scoring`: by the terms that question and sentence share, by the
+    likeness of their vectors, or by both; `auto` is both where there is an embedding model.
+    `embedding_weight`: how much the likeness counts beside the whole of the question's terms.
     """
 
     max_sentences: int = 2
     abstain_below: float = 0.4  # the best balanced accuracy on the sample's dev questions, .68
     passage_weight: float = 0.5
     next_sentence_ratio: float = 0.6
+    scoring: Scoring = "auto"
+    embedding_weight: float = 1.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_sentences <= 10:
@@ -72,16 +95,29 @@ class ExtractiveReader:
 
     name = "extractive"
 
-    def __init__(self, settings: ExtractiveSettings | None = None, weigh: Weigh | None = None) -> None:
+    def __init__(
+        self,
+        settings: ExtractiveSettings | None = None,
+        weigh: Weigh | None = None,
+        embedder: SentenceEmbedder | None = None,
+    ) -> None:
+        """`embedder` is needed where the settings score by embedding.
+
+        Raises:
+            ValueError: if they do, and there is none.
+        """
         self.settings = settings or ExtractiveSettings()
         self._weigh = weigh or (lambda terms: [1.0] * len(terms))
+        if embedder is None and self.settings.scoring in ("embedding", "both"):
+            raise ValueError(f"scoring = {self.settings.scoring!r} needs an embedder")
+        self._embedder = None if self.settings.scoring == "overlap" else embedder
 
     def __call__(self, question: str, passages: Sequence[Passage]) -> CitedAnswer:
         """The chosen sentences in order of score; offsets of each are in its citation."""
         weights = self._question_weights(question)
         if _share_held(weights, passages) < self.settings.abstain_below:
             return self._abstain(question, passages)
-        chosen = self._choose(weights, passages)
+        chosen = self._choose(question, weights, passages)
         return self._compose(question, passages, chosen) if chosen else self._abstain(question, passages)
 
     def confidence(self, question: str, passages: Sequence[Passage]) -> float:
@@ -92,8 +128,14 @@ class ExtractiveReader:
         terms = list(dict.fromkeys(analyze(question)))
         return dict(zip(terms, self._weigh(terms), strict=True))
 
-    def _choose(self, weights: dict[str, float], passages: Sequence[Passage]) -> list[_Candidate]:
-        candidates = sorted(_candidates(weights, passages, self.settings), key=lambda c: -c.score)
+    def _choose(
+        self, question: str, weights: dict[str, float], passages: Sequence[Passage]
+    ) -> list[_Candidate]:
+        if self._embedder is None:
+            found = _candidates(weights, passages, self.settings)
+        else:
+            found = self._with_likeness(self._embedder, question, weights, passages)
+        candidates = sorted(found, key=lambda c: -c.score)
         chosen: list[_Candidate] = []
         for candidate in candidates:
             if chosen and candidate.score < self.settings.next_sentence_ratio * chosen[0].score:
@@ -103,6 +145,26 @@ class ExtractiveReader:
             if len(chosen) == self.settings.max_sentences:
                 break
         return chosen
+
+    def _with_likeness(
+        self,
+        embedder: SentenceEmbedder,
+        question: str,
+        weights: dict[str, float],
+        passages: Sequence[Passage],
+    ) -> list[_Candidate]:
+        """All sentences, each scored by its likeness to the question besides, or by that alone."""
+        by_likeness = self.settings.scoring == "embedding"
+        found = _candidates({} if by_likeness else weights, passages, self.settings, every=True)
+        texts = list(dict.fromkeys(candidate.text for candidate in found))
+        if not texts:
+            return []
+        likeness = embedder.embed_passages(texts) @ embedder.embed_query(question)
+        of_text = dict(zip(texts, likeness.tolist(), strict=True))
+        # As if that much of the question were held, so that the two are on one scale; 1 where it has no term.
+        total = 1.0 if by_likeness else sum(weights.values()) or 1.0
+        factor = self.settings.embedding_weight * total
+        return [replace(one, score=round(one.score + factor * of_text[one.text], 6)) for one in found]
 
     def _abstain(self, question: str, passages: Sequence[Passage]) -> CitedAnswer:
         text = _ABSTENTION["ja" if _JAPANESE.search(question) else "en"]
@@ -130,17 +192,24 @@ class ExtractiveReader:
 
 
 def _candidates(
-    weights: dict[str, float], passages: Sequence[Passage], settings: ExtractiveSettings
+    weights: dict[str, float],
+    passages: Sequence[Passage],
+    settings: ExtractiveSettings,
+    *,
+    every: bool = False,
 ) -> list[_Candidate]:
-    best = max((passage.score for passage in passages), default=0.0) or 1.0
-    total = sum(weights.values())
+    """The sentences that share a term with the question, or `every` one."""
+    best = max((passage.score for passage in passages), default=0.0)
+    # Scores that are not above 0 tell nothing of how good a passage is beside the best.
+    shares = [max(0.0, passage.score) / best if best > 0 else 1.0 for passage in passages]
+    total = sum(weights.values()) or 1.0
     found = []
     for number, passage in enumerate(passages, start=1):
         context = _weight(weights, _terms(_context(passage)))
         for start, end, terms in _sentences(passage.text):
             overlap = _weight(weights, terms)
-            if overlap and not _NOT_PROSE.match(passage.text[start:end]):
-                rank = settings.passage_weight * total * passage.score / best
+            if (overlap or every) and not _NOT_PROSE.match(passage.text[start:end]):
+                rank = settings.passage_weight * total * shares[number - 1]
                 score = overlap + _CONTEXT_WEIGHT * context + rank
                 found.append(_Candidate(number, passage, start, end, score))
     return found

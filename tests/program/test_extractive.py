@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from program.extractive import ExtractiveReader, ExtractiveSettings
 from program.streaming import emitting
@@ -143,3 +147,44 @@ def test_it_says_only_what_a_passage_says_where_its_citation_points(
 def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         ExtractiveSettings(**wrong)  # type: ignore[arg-type]
+
+
+class OneDirectionForEach:
+    """Texts about heat point one way, all others another."""
+
+    def embed_passages(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return np.array([self.embed_query(text) for text in texts], dtype=np.float32)
+
+    def embed_query(self, text: str) -> NDArray[np.float32]:
+        is_hot = any(word in text.lower() for word in ("boil", "hot"))
+        return np.array([1, 0] if is_hot else [0, 1], dtype=np.float32)
+
+
+def test_a_sentence_that_shares_no_word_is_found_by_its_meaning() -> None:
+    for scoring in ("auto", "both", "embedding"):
+        reader = ExtractiveReader(
+            ExtractiveSettings(max_sentences=1, abstain_below=0, scoring=scoring),  # type: ignore[arg-type]
+            embedder=OneDirectionForEach(),
+        )
+        assert reader("How hot?", PASSAGES).text == "Water boils at 100 degrees. [1]"
+
+
+def test_words_alone_are_scored_where_that_is_asked_for_or_nothing_else_is_there() -> None:
+    question = "How hot is iron when it melts?"
+    asked = ExtractiveReader(
+        ExtractiveSettings(max_sentences=1, scoring="overlap"), embedder=OneDirectionForEach()
+    )
+    assert asked(question, PASSAGES) == ExtractiveReader(ExtractiveSettings(max_sentences=1))(
+        question, PASSAGES
+    )
+
+
+def test_scoring_by_vectors_without_a_model_is_refused() -> None:
+    with pytest.raises(ValueError, match="embedder"):
+        ExtractiveReader(ExtractiveSettings(scoring="both"))
+
+
+@given(scores=st.lists(st.floats(-5, 5), min_size=3, max_size=3))
+def test_scores_of_any_retriever_are_borne(scores: list[float]) -> None:
+    passages = [replace(passage, score=score) for passage, score in zip(PASSAGES, scores, strict=True)]
+    assert not read("When does water boil?", passages).abstained
