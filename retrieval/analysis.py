@@ -18,6 +18,8 @@ CJK_RUN = re.compile(
     "\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97c\uac00-\ud7fb\uf900-\ufaff\U00020000-\U000323af]+"
 )
 _HIRAGANA = re.compile("[\u3041-\u309f]+")
+# 何 and 誰 with what stands beside them: とは何 asks, and is not what is asked about.
+_ASKING = re.compile("[何誰][\u3041-\u309f]?|[\u3041-\u309f][何誰]")
 _NAME = r"[A-Za-z0-9]+(?:[._][A-Za-z0-9]+)+"
 _MOST_TERM_BYTES = 100
 
@@ -50,8 +52,12 @@ def content_terms(terms: Iterable[str]) -> list[str]:
 
 
 def is_function_word(term: str) -> bool:
-    """Whether a term of `analyze` is an English function word, or only Hiragana, which mostly inflects."""
-    return term in _function_stems() or _HIRAGANA.fullmatch(term) is not None
+    """Whether a term of `analyze` is an English function word, a Japanese question word, or only Hiragana."""
+    return (
+        term in _function_stems()
+        or _HIRAGANA.fullmatch(term) is not None
+        or _ASKING.fullmatch(term) is not None
+    )
 
 
 def split_scripts(text: str) -> tuple[str, list[str]]:

@@ -36,7 +36,7 @@ def letter_likeness(question: str, texts: Sequence[str]) -> list[float]:
         return []
     runs, owners = _runs(texts)
     asked = np.bincount(_runs([question])[0], minlength=_KINDS)
-    cells, counts = np.unique(owners * _KINDS + runs, return_counts=True)
+    cells, counts = np.unique((owners * _KINDS + runs).astype(np.int32), return_counts=True)
     text, run = cells // _KINDS, cells % _KINDS
     rarity = np.log((1 + len(texts)) / (1 + np.bincount(run, minlength=_KINDS))) + 1
     weights = (1 + np.log(counts)) * rarity[run]

@@ -79,3 +79,8 @@ def test_any_text_is_safe_and_its_terms_hold_no_white_space(text: str) -> None:
 @given(st.text(alphabet=st.characters(codec="utf-8")))
 def test_analysis_does_not_depend_on_surrounding_space(text: str) -> None:
     assert analyze(f"  {text}\n") == analyze(text)
+
+
+def test_japanese_question_words_are_not_what_a_question_is_about() -> None:
+    assert content_terms(analyze("トークンとは何ですか")) == ["トー", "ーク", "クン", "ンと"]
+    assert content_terms(analyze("何")) == ["何"]
