@@ -30,7 +30,7 @@ from eval.ground_truth import read_ground_truth
 from eval.paired import compare_paired
 from program.extractive import ExtractiveReader, ExtractiveSettings
 from retrieval.chunking import ChunkingSettings
-from retrieval.corpus import read_documents
+from retrieval.corpus import ReadingSettings, read_documents
 from retrieval.embedders import Embedder, EmbedderConfig, open_embedder
 from retrieval.local_index import LocalIndex
 from retrieval.local_retriever import LocalRetriever, RankingSettings
@@ -61,7 +61,7 @@ def main() -> None:
         if arguments.embedder:
             embedder = open_embedder(EmbedderConfig(arguments.embedder, cache=Path(folder) / "vectors.db"))
         if arguments.data:
-            documents = list(read_documents(arguments.data, layout="beir"))
+            documents = list(read_documents(arguments.data, ReadingSettings(layout="beir")))
             questions = _read_questions(arguments.data, arguments.questions)
             whole = ChunkingSettings(max_tokens=1_000_000, overlap_tokens=0)
             LocalIndex.build(Path(folder) / "data", documents, chunking=whole, embedder=embedder)
