@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from retrieval.chunking import ChunkingSettings
 from retrieval.corpus import read_documents
+from retrieval.documents.reading import ReadingSettings
 from retrieval.embedders import EmbedderConfig, open_embedder
 from retrieval.local_index import Hit, LocalIndex
 from retrieval.types import Document
@@ -155,7 +156,7 @@ def _recall(index: LocalIndex, found: Sequence[Sequence[Hit]], exact: NDArray[np
 
 def _compare_quality(folder: Path, arguments: argparse.Namespace) -> Iterator[Row]:
     """nDCG@10 of documents as single passages; both are fused by half, normalized over a hundred of each."""
-    documents = list(read_documents(arguments.data, layout="beir"))
+    documents = list(read_documents(arguments.data, ReadingSettings(layout="beir")))
     embedder = open_embedder(EmbedderConfig(arguments.model, cache=arguments.cache))
     whole = ChunkingSettings(max_tokens=1_000_000, overlap_tokens=0)
     seconds = _seconds(lambda: LocalIndex.build(folder, documents, chunking=whole, embedder=embedder))
