@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -222,10 +222,10 @@ class _Changes:
         digests = _fingerprints(batch)
         found = self._sources.find(digests)
         rows, fingerprints = found.tolist(), digests.tolist()
+        is_source_known = found >= 0
         position = 0
-        for is_known, run in groupby((found >= 0).tolist()):
-            end = position + sum(1 for _ in run)
-            if not is_known or not self._put_known(found[position:end], batch[position:end]):
+        for end in [*(np.flatnonzero(np.diff(is_source_known)) + 1).tolist(), len(batch)]:
+            if not is_source_known[position] or not self._put_known(found[position:end], batch[position:end]):
                 for i in range(position, end):
                     self._read_one(batch[i], rows[i], fingerprints[i], strict)
                     progress(self._draft.documents)
@@ -301,10 +301,11 @@ class _Changes:
     def _put_known(self, sources: Rows, items: Sequence[Document] | Sequence[Source]) -> bool:
         """Put the documents of known sources as they are; False if one of them was put already."""
         documents = self._sources.documents(sources)
-        if self._is_put[documents].any() or len(np.unique(sources)) < len(sources):
+        is_in_order = bool((np.diff(sources) > 0).all())
+        if self._is_put[documents].any() or not (is_in_order or len(np.unique(sources)) == len(sources)):
             return False
         self._is_put[documents] = True
-        self._draft.add_known(self._known, sources, documents, list(map(_place, items)))
+        self._draft.add_known(self._known, sources, documents, [_place(item) for item in items])
         self._counts["unchanged"] += len(documents)
         return True
 

@@ -118,10 +118,16 @@ class RegistryDraft:
 
     def add_known(self, registry: Registry, sources: Rows, documents: Rows, places: Sequence[str]) -> None:
         """Add sources of another registry with all of their documents, and where they are now."""
+        if not len(sources):
+            return
         self._fingerprints.frombytes(registry.fingerprints[sources].tobytes())
         self._counts.frombytes(registry.counts[sources].astype(np.uint32).tobytes())
         self._hashes.frombytes(registry.hashes[documents].tobytes())
-        self._uris.extend(list(map(registry.uris.__getitem__, documents.tolist())))
+        first, last = (int(documents[0]), int(documents[-1])) if len(documents) else (0, -1)
+        if last - first + 1 == len(documents) and (np.diff(documents) == 1).all():
+            self._uris.extend(registry.uris[first : last + 1])
+        else:
+            self._uris.extend(list(map(registry.uris.__getitem__, documents.tolist())))
         self._places.extend(places)
 
     def places_of(self, uris: Set[str]) -> dict[str, str]:
@@ -173,6 +179,8 @@ class KnownSources:
     """Finds sources of a registry by their fingerprints, and the documents of sources."""
 
     def __init__(self, registry: Registry) -> None:
+        self._fingerprints = registry.fingerprints
+        self._next = 0
         self._order: Rows = np.argsort(registry.fingerprints, kind="stable")
         self._sorted = registry.fingerprints[self._order]
         self._counts = registry.counts
@@ -182,10 +190,23 @@ class KnownSources:
         """The row of a source of each fingerprint, and -1 where there is none."""
         if not len(self._sorted):
             return np.full(len(fingerprints), -1, np.int64)
-        at = np.searchsorted(self._sorted, fingerprints)
-        at[at == len(self._sorted)] = 0
-        is_known = (self._sorted[at] == fingerprints) & (fingerprints != UNKNOWN)
-        return np.where(is_known, self._order[at], -1)
+        # Mostly, they come in the order in which they came before.
+        expected = self._next + np.arange(len(fingerprints))
+        expected[expected >= len(self._fingerprints)] = 0
+        is_expected = (self._fingerprints[expected] == fingerprints) & (fingerprints != UNKNOWN)
+        found = np.where(is_expected, expected, -1)
+        others = np.flatnonzero(~is_expected)
+        if len(others):
+            wanted = fingerprints[others]
+            at = np.searchsorted(self._sorted, wanted)
+            at[at == len(self._sorted)] = 0
+            is_known = (self._sorted[at] == wanted) & (wanted != UNKNOWN)
+            found[others] = np.where(is_known, self._order[at], -1)
+        known = np.flatnonzero(found >= 0)
+        if len(known):
+            last = int(known[-1])
+            self._next = int(found[last]) + len(fingerprints) - last
+        return found
 
     def documents(self, sources: Rows) -> Rows:
         """The rows of the documents of `sources`, in their order."""

@@ -55,15 +55,17 @@ class Records:
         `metadata`), else `_id` or `id`, with the base URL before it when that is given.
         """
         opener = gzip.open if path.suffix == ".gz" else open
-        name, key, longest = path.name, self._key, self._max_bytes
-        blake2b, load = hashlib.blake2b, self._load_line
+        name, longest, load = path.name, self._max_bytes, self._load_line
+        # Copied with its key, which costs half of making it anew: all that is done here is done a million times.
+        begin = hashlib.blake2b(key=self._key, digest_size=16).copy
         try:
             with opener(path, "rb") as lines:
                 for number, line in enumerate(_lines(lines, longest), start=1):
                     if not line.isspace():
                         place = f"{name}:{number}"
-                        digest = blake2b(line, key=key, digest_size=16).hexdigest()
-                        yield Source(place, digest, partial(load, line, place))
+                        digest = begin()
+                        digest.update(line)
+                        yield Source(place, digest.hexdigest(), partial(load, line, place))
         except (gzip.BadGzipFile, zlib.error, EOFError) as error:
             mend = "Download or compress it again."
             yield refused(name, CorpusError(f"{name}: not a complete gzip file ({error}). {mend}"))
