@@ -14,7 +14,7 @@ import pytest
 from eval.ground_truth import GroundTruth, Question, check_gold_exists, read_ground_truth
 from retrieval.analysis import analyze, content_terms
 from retrieval.corpus import read_documents
-from retrieval.front_matter import split_front_matter
+from retrieval.documents.front_matter import split_front_matter
 from retrieval.types import Document
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,7 +68,7 @@ def test_there_are_enough_documents_in_both_languages(documents: dict[str, Docum
 
 @pytest.mark.parametrize("path", sorted((FOLDER / "docs").glob("*")), ids=lambda path: path.stem)
 def test_a_document_states_address_title_and_language_and_nothing_else(path: Path) -> None:
-    front, body = split_front_matter(path.read_text(encoding="utf-8"), path)
+    front, body = split_front_matter(path.read_text(encoding="utf-8"), str(path))
     assert front.doc_uri
     assert front.lang
     assert not front.metadata
