@@ -38,7 +38,7 @@ DOCUMENTS = "documents.zip"
 """The file of a generation that is its `Registry`."""
 
 _HEAP_BYTES = 128_000_000
-_SOURCES_AT_ONCE = 512
+_SOURCES_AT_ONCE = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +305,8 @@ class _Changes:
         if self._is_put[documents].any() or not (is_in_order or len(np.unique(sources)) == len(sources)):
             return False
         self._is_put[documents] = True
-        self._draft.add_known(self._known, sources, documents, [_place(item) for item in items])
+        places = [item.place for item in items] if isinstance(items[0], Source) else [""] * len(items)  # type: ignore[union-attr]
+        self._draft.add_known(self._known, sources, documents, places)
         self._counts["unchanged"] += len(documents)
         return True
 
