@@ -43,6 +43,7 @@ from retrieval.live_retriever import LiveRetriever
 from retrieval.tracing import RETRIEVERS_TAG, declare_retriever_schema, retriever_schema
 
 INDEX_ARTIFACT, EMBEDDER_ARTIFACT, RERANKER_ARTIFACT = "index", "embedder", "reranker"
+CALIBRATION_ARTIFACT = "calibration"
 
 _RETRIEVERS = json.dumps([retriever_schema()])
 
@@ -143,6 +144,9 @@ class CiteqaAgent(CitingAgent):
         retrieval = {**config.get("retrieval", {}), "index": artifacts[INDEX_ARTIFACT]}
         config["retrieval"] = _with_logged(retrieval, "rerank", artifacts)
         config = _with_logged(config, "embedder", artifacts)
+        reader = config.get("reader", {})
+        calibration = reader.get("calibration")
+        config["reader"] = {**reader, "calibration": artifacts.get(calibration, calibration)}
         program = config.get("program", {})
         # By its artifact is named what was logged; anything else was named when the model was loaded.
         states = {name: artifacts.get(source, source) for name, source in program.get("states", {}).items()}

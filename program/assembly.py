@@ -6,6 +6,7 @@ from functools import partial
 
 import dspy
 
+from program.calibration import Calibration
 from program.content_store import ContentStore
 from program.embedding import open_configured_embedder
 from program.extractive import ExtractiveReader, ExtractiveSettings, Weigh
@@ -86,7 +87,7 @@ def build_program(
     For work that asks many questions: language-model calls are made once and kept in `record_in`, and with
     `limit_rate` they wait where the provider is busy, with all others of this process.
     """
-    extractive = _extractive_reader(settings, retriever.idf)
+    extractive = extractive_reader(settings, retriever.idf)
     if not settings.answers_with_lm:
         return CitedQA(retriever, extractive, k=settings.retrieval.k, filters=settings.retrieval.filters)
     limiter = limiter_for(settings.language_model) if limit_rate else None
@@ -104,14 +105,24 @@ def build_program(
     )
 
 
-def _extractive_reader(settings: Settings, weigh: Weigh) -> ExtractiveReader:
+def extractive_reader(settings: Settings, weigh: Weigh) -> ExtractiveReader:
+    """The reader that needs no language model, as configured; `weigh` gives terms their weights.
+
+    Raises:
+        ConfigurationError: if it needs an embedding model or a calibration that is not there.
+    """
     wanted = settings.reader.scoring
     embedder = None if wanted == "overlap" else open_configured_embedder(settings.embedder)
     if embedder is None and wanted in ("embedding", "both"):
         raise ConfigurationError(
             f"reader.scoring = {wanted} needs an embedding model. Name one with embedder.model, or set it to overlap."
         )
-    return ExtractiveReader(extractive_settings(settings), weigh=weigh, embedder=embedder)
+    calibration = (
+        None if settings.reader.calibration is None else Calibration.load(settings.reader.calibration)
+    )
+    return ExtractiveReader(
+        extractive_settings(settings), weigh=weigh, embedder=embedder, calibration=calibration
+    )
 
 
 def extractive_settings(settings: Settings) -> ExtractiveSettings:

@@ -11,6 +11,7 @@ import click
 
 from program.commands.answer import answer
 from program.commands.ask import ask
+from program.commands.calibrate import calibrate
 from program.commands.compare import compare
 from program.commands.compile import compile_
 from program.commands.dataset import dataset
@@ -56,6 +57,7 @@ for command in (
     search,
     ask,
     evaluate,
+    calibrate,
     answer,
     log,
     serve,

@@ -13,7 +13,7 @@ from mlflow.models.model import ModelInfo
 from mlflow.models.resources import DatabricksServingEndpoint, Resource
 from mlflow.tracing.provider import is_tracing_enabled
 
-from program.agent import EMBEDDER_ARTIFACT, INDEX_ARTIFACT, RERANKER_ARTIFACT
+from program.agent import CALIBRATION_ARTIFACT, EMBEDDER_ARTIFACT, INDEX_ARTIFACT, RERANKER_ARTIFACT
 from program.assembly import build_programs
 from program.program_sources import locate_state, state_artifact
 from program.settings import Settings
@@ -113,6 +113,8 @@ def _artifacts(settings: Settings) -> dict[str, str]:
         state_artifact(name): str(locate_state(source, settings.tracking.uri))
         for name, source in settings.program.states.items()
     }
+    if settings.reader.calibration is not None:
+        states[CALIBRATION_ARTIFACT] = settings.reader.calibration
     models = {name: str(directory) for name, (directory, _) in _models_on_disk(settings).items()}
     return {INDEX_ARTIFACT: settings.retrieval.index, **models, **states}
 
@@ -142,5 +144,7 @@ def _model_config(settings: Settings) -> Mapping[str, Any]:
     config["embedder"]["cache"] = None
     if RERANKER_ARTIFACT in models:
         config["retrieval"]["rerank"]["model"] = RERANKER_ARTIFACT
+    if settings.reader.calibration is not None:
+        config["reader"]["calibration"] = CALIBRATION_ARTIFACT
     config["program"]["states"] = {name: state_artifact(name) for name in settings.program.states}
     return config

@@ -15,9 +15,11 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from program.calibration import Calibration
 from program.streaming import emit_pieces
 from program.types import Citation, CitedAnswer, Piece
 from retrieval.analysis import analyze
+from retrieval.ranking.letters import letter_likeness
 from retrieval.sentences import split_sentences
 from retrieval.types import Passage
 
@@ -100,8 +102,9 @@ class ExtractiveReader:
         settings: ExtractiveSettings | None = None,
         weigh: Weigh | None = None,
         embedder: SentenceEmbedder | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
-        """`embedder` is needed where the settings score by embedding.
+        """`embedder` is needed where the settings score by embedding; `calibration` decides what is held.
 
         Raises:
             ValueError: if they do, and there is none.
@@ -110,19 +113,42 @@ class ExtractiveReader:
         self._weigh = weigh or (lambda terms: [1.0] * len(terms))
         if embedder is None and self.settings.scoring in ("embedding", "both"):
             raise ValueError(f"scoring = {self.settings.scoring!r} needs an embedder")
+        self._calibration = calibration
         self._embedder = None if self.settings.scoring == "overlap" else embedder
 
     def __call__(self, question: str, passages: Sequence[Passage]) -> CitedAnswer:
         """The chosen sentences in order of score; offsets of each are in its citation."""
         weights = self._question_weights(question)
-        if _share_held(weights, passages) < self.settings.abstain_below:
+        if self.confidence(question, passages) < self.settings.abstain_below:
             return self._abstain(question, passages)
         chosen = self._choose(question, weights, passages)
         return self._compose(question, passages, chosen) if chosen else self._abstain(question, passages)
 
     def confidence(self, question: str, passages: Sequence[Passage]) -> float:
-        """The share (0 to 1) of the question's weighted terms that the passages together hold."""
+        """The share (0 to 1) of the question's weighted terms that the passages together hold.
+
+        With a calibration, the probability that something in them answers.
+        """
+        if self._calibration is not None:
+            return self._calibration.probability(self.features(question, passages))
         return _share_held(self._question_weights(question), passages)
+
+    def features(self, question: str, passages: Sequence[Passage]) -> dict[str, float]:
+        """What tells of an answer in the passages, each from 0 to 1: what a calibration weighs.
+
+        `held`: the share of the question's weighted terms that the passages together hold. `letters`: the
+        likeness letter by letter of the likest passage.
+        `likeness`: of the likest sentence, where there is an embedding model.
+        """
+        found = {
+            "held": _share_held(self._question_weights(question), passages),
+            "letters": max(letter_likeness(question, [passage.text for passage in passages]), default=0.0),
+        }
+        texts = list(dict.fromkeys(p.text[s:e] for p in passages for s, e, _ in _sentences(p.text)))
+        if self._embedder is not None and texts:
+            likeness = self._embedder.embed_passages(texts) @ self._embedder.embed_query(question)
+            found["likeness"] = round(float(likeness.max()), 6)
+        return found
 
     def _question_weights(self, question: str) -> dict[str, float]:
         terms = list(dict.fromkeys(analyze(question)))

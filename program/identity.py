@@ -34,6 +34,7 @@ def answer_identity(settings: Settings, index_hash: str) -> dict[str, Any]:
         "embedder": embedder_identity(settings),
         **settings.model_dump(include=_ANSWER_SECTIONS),
         "language_model": settings.language_model.model_dump(include=_LM_FIELDS),
+        "calibration": _file_hash(Path(settings.reader.calibration)) if settings.reader.calibration else "",
         "states": {name: _file_hash(path) for name, path in states.items()},
     }
 

@@ -133,6 +133,9 @@ class ReaderSettings(_Section):
     fallback: Literal["none", "extractive"] = Field("none", description="who answers when the model fails")
     max_sentences: int = Field(2, ge=1, le=10, description="extractive: sentences in an answer")
     abstain_below: float = Field(0.4, ge=0, le=1, description="extractive: share of the question covered")
+    calibration: str | None = Field(
+        None, description="extractive: a file of citeqa calibrate; abstain_below is a probability then"
+    )
     scoring: Literal["auto", "overlap", "embedding", "both"] = Field(
         "auto",
         description="extractive: by shared terms, vectors or both; auto: both where there is an embedder",
