@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -32,18 +33,14 @@ UNKNOWN = ["zebras run", "pianos weigh", "comets fly", "violins cost", "lawyers 
 def settings(tmp_path: Path) -> Settings:
     documents = [Document(f"https://e.org/{n}", f"{text} something known.") for n, text in enumerate(KNOWN)]
     LocalIndex.build(tmp_path / "index", documents)
-    lines = [
-        f'{{"question": "what {text}", "doc_uris": ["https://e.org/{n}"]}}' for n, text in enumerate(KNOWN)
-    ]
-    lines += [f'{{"question": "what {text} something", "doc_uris": []}}' for text in UNKNOWN]
+    rows = [(f"what {text}", [{"doc_uri": f"https://e.org/{n}"}]) for n, text in enumerate(KNOWN)]
+    rows += [(f"what {text} something", []) for text in UNKNOWN]
     (tmp_path / "questions.jsonl").write_text(
         "\n".join(
-            line.replace('"question"', '"inputs": {"question"')
-            .replace('", "doc_uris"', '"}, "expectations": {"expected_retrieved_context"')
-            .replace('["https', '[{"doc_uri": "https')
-            .replace('"]}', '"}]}}')
-            .replace("[]}", "[]}}")
-            for line in lines
+            json.dumps(
+                {"inputs": {"question": question}, "expectations": {"expected_retrieved_context": gold}}
+            )
+            for question, gold in rows
         )
     )
     return validate_settings(
