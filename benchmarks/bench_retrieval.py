@@ -38,6 +38,7 @@ from retrieval.local_index import LocalIndex
 K = 10
 WORDS_PER_PASSAGE = 100
 QUESTIONS = 300
+_STATUS = Path("/proc/self/status")
 Search = Callable[[str], Sequence[str]]
 
 
@@ -118,6 +119,8 @@ class Cost:
 
 def _measure(action: Callable[[], object]) -> Cost:
     gc.collect()
+    if not _STATUS.exists():  # not Linux
+        return Cost(_seconds(action), math.nan)
     before = _resident()
     # From here on, the peak is that of the action.
     Path("/proc/self/clear_refs").write_text("5")
@@ -128,7 +131,7 @@ def _measure(action: Callable[[], object]) -> Cost:
 def _resident(*, peak: bool = False) -> int:
     """Resident memory of this process in kB."""
     name = "VmHWM:" if peak else "VmRSS:"
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = _STATUS.read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
