@@ -21,6 +21,7 @@ from eval.questions import Question
 from eval.records import Retrieved
 from eval.traces import collect_traces
 from program.agent import CiteqaAgent, CitingAgent
+from program.retrievers import open_retriever
 from program.settings import Settings
 from program.types import CitedAnswer, Emit, Turn
 from retrieval.errors import DataError, RetrievalError
@@ -66,14 +67,15 @@ def somebody_elses(request: ResponsesAgentRequest) -> ResponsesAgentResponse:
 
 
 def test_the_evidence_is_what_a_direct_search_returns(
-    make_settings: Callable[..., Settings], library: Path, quiz: GroundTruth
+    make_settings: Callable[..., Settings], quiz: GroundTruth
 ) -> None:
-    index = LocalIndex.open(library)
-    agent = CiteqaAgent(make_settings())
+    settings = make_settings()
+    retriever = open_retriever(settings)
+    agent = CiteqaAgent(settings)
     for question, answered in zip(
         quiz.questions, ask(agent.predict, *quiz.questions, threads=1), strict=True
     ):
-        found = index.search(question.question, 3)
+        found = retriever.search(question.question, 3)
         assert answered.record.retrieved == tuple(
             Retrieved(doc_uri=p.doc_uri, chunk_id=p.chunk_id, score=p.score) for p in found
         )
