@@ -97,9 +97,21 @@ def _compare_speed(folder: Path, count: int) -> Iterator[Row]:
     generation = folder / "both" / index.manifest.generation
     disk_mb = sum((generation / name).stat().st_size for name in FILES if (generation / name).exists()) / 1e6
     yield size, "build, s more than words alone", f"{both_s - words_s:.1f}", f"{flat_s:.1f} (faiss flat)", ""
-    yield size, "search p50, ms", f"{ours:.2f}", f"{peer:.2f} (faiss flat)", f"time x {ours / peer:.2f}"
-    yield size, "search p50, ms", f"{ours:.2f}", f"{plain:.2f} (numpy)", f"time x {ours / plain:.2f}"
-    yield size, "under a filter p50, ms", f"{statistics.median(filtered_ms):.2f}", "", ""
+    yield (
+        size,
+        "search p50, ms of a processor",
+        f"{ours:.2f}",
+        f"{peer:.2f} (faiss flat)",
+        f"time x {ours / peer:.2f}",
+    )
+    yield (
+        size,
+        "search p50, ms of a processor",
+        f"{ours:.2f}",
+        f"{plain:.2f} (numpy)",
+        f"time x {ours / plain:.2f}",
+    )
+    yield size, "under a filter p50, ms of a processor", f"{statistics.median(filtered_ms):.2f}", "", ""
     yield size, f"recall@{K}", f"{_recall(index, found, exact[:, :K]):.4f}", "1 (exact)", ""
     yield size, f"recall@{CANDIDATES}", f"{_recall(index, hundred, exact):.4f}", "1 (exact)", ""
     yield size, "resident growth, MB", f"{grown_mb:.0f}", f"{vectors.nbytes / 1e6:.0f}", ""
@@ -164,9 +176,9 @@ def _compare_quality(folder: Path, arguments: argparse.Namespace) -> Iterator[Ro
     scores: dict[str, list[float]] = {"words": [], "vectors": [], "both": []}
     query_ms, dense_ms = [], []
     for question, gold in _judged(arguments.data, arguments.questions):
-        started = time.perf_counter()
+        started = time.process_time()
         vector = embedder.embed_query(question)
-        query_ms.append(1e3 * (time.perf_counter() - started))
+        query_ms.append(1e3 * (time.process_time() - started))
         words = _normalized(index.lexical_hits(question, CANDIDATES))
         dense_ms.append(_milliseconds(lambda: index.dense_hits(vector, CANDIDATES)))  # noqa: B023
         vectors = _normalized(index.dense_hits(vector, CANDIDATES))
@@ -184,7 +196,7 @@ def _compare_quality(folder: Path, arguments: argparse.Namespace) -> Iterator[Ro
         yield size, f"nDCG@{K}, {name}", f"{means[name]:.4f}", f"{means['words']:.4f} (words)", compared
     yield size, "embedding, passages/s", f"{len(documents) / seconds:.1f}", "", f"{embedder.truncated} cut"
     yield size, "a question's vector p50, ms", f"{statistics.median(query_ms):.1f}", "", ""
-    yield size, "search p50, ms", f"{statistics.median(dense_ms):.2f}", "", ""
+    yield size, "search p50, ms of a processor", f"{statistics.median(dense_ms):.2f}", "", ""
 
 
 def _judged(data: Path, limit: int) -> Iterator[tuple[str, dict[str, int]]]:
@@ -218,7 +230,10 @@ def _seconds(action: Callable[[], object]) -> float:
 
 
 def _milliseconds(action: Callable[[], object]) -> float:
-    return 1e3 * _seconds(action)
+    """Of a processor, whatever else the machine does meanwhile."""
+    started = time.process_time()
+    action()
+    return 1e3 * (time.process_time() - started)
 
 
 def _resident_mb() -> float:

@@ -34,7 +34,10 @@ EXACT_MOST = 20_000
 """So many vectors are compared one by one: as soon as the signs of more take as long."""
 
 _CANDIDATES = 256
-_CANDIDATES_PER_HIT = 8
+_CANDIDATES_PER_HIT = 12
+_FEW = 100_000
+"""Of more vectors, more candidates are compared: the signs tell the best from the next best less well."""
+
 _SCORE_DIGITS = 6
 _TEXTS_AT_ONCE = 256
 _VECTORS_AT_ONCE = 32_768
@@ -130,7 +133,8 @@ class Vectors:
         count = len(self) if allowed is None else allowed.count
         limit = min(limit, count)
         if limit and self._signs is not None and count > EXACT_MOST:
-            wanted = max(_CANDIDATES, _CANDIDATES_PER_HIT * limit) * len(self) // count
+            enough = max(_CANDIDATES, _CANDIDATES_PER_HIT * limit) * max(1.0, (count / _FEW) ** 0.5)
+            wanted = int(enough * len(self) / count)
             found = self._signs.search(query[None], min(wanted, len(self)))[1][0]
             found = np.sort(
                 found[found >= 0] if allowed is None else found[(found >= 0) & allowed.mask[found]]
