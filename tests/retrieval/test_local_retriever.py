@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrieval.chunking import ChunkingSettings
+from retrieval.embedders import Embedder, EmbedderConfig, open_embedder
 from retrieval.errors import IndexUnusableError
 from retrieval.local_index import LocalIndex
 from retrieval.local_retriever import LocalRetriever, RankingSettings
@@ -241,3 +242,63 @@ def test_copies_of_a_retriever_are_itself(index: LocalIndex) -> None:
 
 def test_the_path_of_the_index_is_in_how_it_shows_itself(index: LocalIndex, tmp_path: Path) -> None:
     assert str(index.path) in repr(LocalRetriever(index))
+
+
+@pytest.fixture(scope="module")
+def embedder(tiny_embedding_model: Path) -> Embedder:
+    return open_embedder(EmbedderConfig(str(tiny_embedding_model)))
+
+
+@pytest.fixture(scope="module")
+def with_vectors(tmp_path_factory: pytest.TempPathFactory, embedder: Embedder) -> LocalIndex:
+    path = tmp_path_factory.mktemp("vectors") / "index"
+    documents = [Document(f"https://e.org/{name}", text, name) for name, text in TEXTS.items()]
+    documents.append(Document("https://e.org/car", "The automobile is fast.", "car"))
+    chunking = ChunkingSettings(max_tokens=20, overlap_tokens=0)
+    LocalIndex.build(path, documents, chunking=chunking, embedder=embedder)
+    return LocalIndex.open(path)
+
+
+VECTOR_OPTIONS: dict[str, dict[str, Any]] = {
+    "dense": {"mode": "dense"},
+    "hybrid": {"mode": "hybrid"},
+    "ranks": {"mode": "hybrid", "fusion": "rrf"},
+    "in blocks": {"mode": "hybrid", "candidates": 3},
+    "all": {**OPTIONS["all"], "mode": "hybrid"},
+}
+
+
+@pytest.mark.parametrize("name", VECTOR_OPTIONS)
+@pytest.mark.parametrize("query", QUERIES)
+def test_with_vectors_a_smaller_k_is_the_beginning_of_a_larger_one(
+    with_vectors: LocalIndex, embedder: Embedder, name: str, query: str
+) -> None:
+    one = LocalRetriever(with_vectors, RankingSettings(**VECTOR_OPTIONS[name]), embedder=embedder)
+    longest = one.search(query, 12)
+    assert len(set(ids(longest))) == len(longest)
+    assert [p.score for p in longest] == sorted((p.score for p in longest), reverse=True)
+    assert all(one.search(query, k) == longest[:k] for k in (1, 2, 4, 7))
+
+
+def test_hybrid_is_the_default_with_vectors_and_finds_what_shares_no_word(
+    with_vectors: LocalIndex, embedder: Embedder
+) -> None:
+    one = LocalRetriever(with_vectors, embedder=embedder)
+    assert one.mode == "hybrid"
+    first = one.explain("自動車", 1)[0]
+    assert first.passage.doc_uri == "https://e.org/car"
+    assert first.lexical is None
+    assert first.dense is not None
+    assert first.dense.rank == 1
+    assert one.identity["embedder"] == embedder.fingerprint
+    assert one.identity != LocalRetriever(with_vectors).identity
+
+
+def test_an_index_is_not_searched_by_another_model_than_its_own(with_vectors: LocalIndex) -> None:
+    class Other:
+        fingerprint = "other"
+
+    with pytest.raises(IndexUnusableError, match=r"another embedding model.*citeqa index"):
+        LocalRetriever(with_vectors, embedder=Other())  # type: ignore[arg-type]
+    with pytest.raises(IndexUnusableError, match=r"no embedding model is configured"):
+        LocalRetriever(with_vectors, RankingSettings(mode="dense"))
