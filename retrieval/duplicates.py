@@ -11,7 +11,7 @@ from retrieval.local_index import LocalIndex
 from retrieval.similarity import similar_pairs
 from retrieval.types import Passage
 
-_MOST_TEXTS = 100_000
+_MOST_TEXTS = 20_000
 
 
 @dataclass(frozen=True, slots=True)

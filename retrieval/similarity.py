@@ -1,4 +1,4 @@
-"""Texts that are nearly the same, found among many: by the cosine of their character n-grams, and all of them."""
+"""Texts that are nearly the same, found among many: cosine of character n-grams, exact and in blocks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from retrieval.analysis import CJK_RUN
 
@@ -16,9 +15,6 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
 
 _PAIRS_AT_ONCE = 4_000_000
-_CHECKED_AT_ONCE = 20_000
-_FEW = 20
-"""With more than one pair of so many to look at, it is faster to look at all."""
 _NO_WORD = re.compile(r"[\W_]+")
 _ROUNDING = 1e-5
 
@@ -33,8 +29,7 @@ def similar_pairs(
     often a word; each weighs more the rarer it is among all these texts (TF-IDF; Salton & Buckley 1988). The order
     of words matters little. A text in other words is not found, however much it means the same.
 
-    No pair is missed: those that have none of their rare n-grams in common cannot reach the threshold, and all
-    others are compared, in blocks.
+    Every pair is compared, in blocks: 10,000 texts against 10,000 take some 5 s of CPU and 350 MB.
 
     Raises:
         ValueError: unless 0 < threshold <= 1.
@@ -69,52 +64,11 @@ def _vectors(texts: Sequence[str], others: Sequence[str] | None) -> tuple[csr_ma
 
 
 def _pairs(rows: csr_matrix, columns: csr_matrix, threshold: float) -> Iterator[tuple[int, int, float]]:
-    """The pairs from the threshold on. All that can reach it have a rare n-gram in common (Bayardo et al. 2007)."""
-    frequencies = np.bincount(columns.indices, minlength=columns.shape[1])
-    if rows is not columns:
-        frequencies += np.bincount(rows.indices, minlength=columns.shape[1])
-    rarest_first = np.argsort(np.argsort(frequencies, kind="stable"))
-    rare_of_rows = _rare_part(rows, rarest_first, threshold)
-    rare_of_columns = _rare_part(columns, rarest_first, threshold).T.tocsr()
     by_ngram = columns.T.tocsr()
     rows_at_once = max(1, _PAIRS_AT_ONCE // columns.shape[0])
     for start in range(0, rows.shape[0], rows_at_once):
-        block = slice(start, start + rows_at_once)
-        candidates = (rare_of_rows[block] @ rare_of_columns).tocoo()
-        i, j = candidates.row, candidates.col
-        if len(i) * _FEW > rows_at_once * columns.shape[0]:
-            cosines = (rows[block] @ by_ngram).tocoo()
-            i, j, values = cosines.row, cosines.col, cosines.data
-        else:
-            values = _cosines(rows, columns, i + start, j)
-        near = values >= threshold
-        i, j, values = i[near] + start, j[near], values[near]
+        cosines = (rows[start : start + rows_at_once] @ by_ngram).tocoo()
+        near = cosines.data >= threshold
+        i, j, values = cosines.row[near] + start, cosines.col[near], cosines.data[near]
         for k in np.lexsort((j, i)):
             yield int(i[k]), int(j[k]), float(values[k])
-
-
-def _rare_part(vectors: csr_matrix, rank: NDArray[np.int64], threshold: float) -> csr_matrix:
-    """1 for the n-grams of each vector, rarest first, without which what is left is shorter than the threshold."""
-    from scipy.sparse import csr_matrix
-
-    owners = np.repeat(np.arange(vectors.shape[0]), np.diff(vectors.indptr))
-    order = np.lexsort((rank[vectors.indices], owners))
-    squares = vectors.data[order].astype(np.float64) ** 2
-    before = np.cumsum(squares) - squares
-    totals = np.concatenate([np.cumsum(squares), [0.0]])[vectors.indptr[1:] - 1]
-    left = totals[owners] - before
-    kept = order[left >= (threshold - _ROUNDING) ** 2]
-    ones = np.ones(len(kept), np.float32)
-    return csr_matrix((ones, (owners[kept], vectors.indices[kept])), shape=vectors.shape)
-
-
-def _cosines(
-    rows: csr_matrix, columns: csr_matrix, i: NDArray[np.int64], j: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """The cosine of each pair of a row of the one and a row of the other."""
-    parts = [
-        np.asarray(rows[i[start:end]].multiply(columns[j[start:end]]).sum(axis=1)).ravel()
-        for start in range(0, len(i), _CHECKED_AT_ONCE)
-        for end in [start + _CHECKED_AT_ONCE]
-    ]
-    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
