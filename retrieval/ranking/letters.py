@@ -5,19 +5,18 @@ Nothing of it is in the index: the first passages of a ranking are compared as t
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-_Numbers: TypeAlias = NDArray[np.intp]
+_Numbers: TypeAlias = NDArray[np.int32]
 
-_WORD = re.compile(r"[^\W_]+")
 _LETTERS = 4
-_FIRST_CJK = 0x3005
+_FIRST_CJK, _LAST = 0x3005, 0xFFFF
 _KINDS = 1 << 15
 """Runs are told apart by so many numbers, several times as many as are ever compared at once."""
 
@@ -35,28 +34,36 @@ def letter_likeness(question: str, texts: Sequence[str]) -> list[float]:
     if not texts:
         return []
     runs, owners = _runs(texts)
-    asked = np.bincount(_runs([question])[0], minlength=_KINDS)
-    cells, counts = np.unique((owners * _KINDS + runs).astype(np.int32), return_counts=True)
+    asked, times = np.unique(_runs([question])[0], return_counts=True)
+    cells, counts = np.unique(owners * np.int32(_KINDS) + runs, return_counts=True)
     text, run = cells // _KINDS, cells % _KINDS
-    rarity = np.log((1 + len(texts)) / (1 + np.bincount(run, minlength=_KINDS))) + 1
-    weights = (1 + np.log(counts)) * rarity[run]
-    wanted = np.where(asked, (1 + np.log(np.maximum(asked, 1))) * rarity, 0.0)
+    holding = np.bincount(run, minlength=_KINDS)
+    weights = (1 + np.log(counts)) * _rarity(holding[run], len(texts))
+    wanted = np.zeros(_KINDS)
+    wanted[asked] = (1 + np.log(times)) * _rarity(holding[asked], len(texts))
     shared = np.bincount(text, weights * wanted[run], minlength=len(texts))
     lengths = np.sqrt(np.bincount(text, weights * weights, minlength=len(texts)) * np.square(wanted).sum())
     likeness = np.divide(shared, lengths, out=np.zeros(len(texts)), where=lengths > 0)
     return [round(float(value), 6) for value in np.minimum(likeness, 1.0)]
 
 
+def _rarity(holding: NDArray[np.intp], texts: int) -> NDArray[np.float64]:
+    return np.log((1 + texts) / (1 + holding)) + 1
+
+
 def _runs(texts: Sequence[str]) -> tuple[_Numbers, _Numbers]:
     """The numbers of all runs of all texts, and the place of the text that each is of."""
-    folded = [f" {' '.join(_WORD.findall(_fold(text)))} " for text in texts]
     # Runs of four hold no space within, so that none goes from one text into the next.
-    codes = np.frombuffer("".join(folded).encode("utf-32-le"), dtype=np.uint32).astype(np.uint64)
-    owners = np.repeat(np.arange(len(texts)), [len(text) for text in folded])
-    is_cjk, is_space = codes >= _FIRST_CJK, codes == ord(" ")
-    runs = [_take(codes, owners, _LETTERS, ~(is_cjk | is_space), ~is_cjk)]
-    if is_cjk.any():
-        runs += [_take(codes, owners, length, is_cjk, is_cjk) for length in (1, 2)]
+    folded = [f" {_fold(text)} " for text in texts]
+    codes = np.frombuffer("".join(folded).encode("utf-32-le"), dtype=np.uint32)
+    codes = np.where(codes > _LAST, ord(" "), codes)
+    letters = np.where(_in_words()[codes], codes, ord(" ")).astype(np.uint64)
+    owners = np.repeat(np.arange(len(texts), dtype=np.int32), [len(text) for text in folded])
+    is_space, is_cjk = letters == ord(" "), letters >= _FIRST_CJK
+    if not is_cjk.any():
+        return _take(letters, owners, _LETTERS, ~is_space, None)
+    runs = [_take(letters, owners, _LETTERS, ~(is_cjk | is_space), ~is_cjk)]
+    runs += [_take(letters, owners, length, is_cjk, is_cjk) for length in (1, 2)]
     return np.concatenate([grams for grams, _ in runs]), np.concatenate([of for _, of in runs])
 
 
@@ -65,18 +72,31 @@ def _take(
     owners: _Numbers,
     length: int,
     inner: NDArray[np.bool_],
-    outer: NDArray[np.bool_],
+    outer: NDArray[np.bool_] | None,
 ) -> tuple[_Numbers, _Numbers]:
-    """The runs of a length whose first and last characters are `outer` and whose others are `inner`."""
+    """The runs of a length whose first and last characters are `outer` (any, if None) and whose others `inner`."""
     count = max(0, len(codes) - length + 1)
-    grams, valid = np.zeros(count, dtype=np.uint64), np.ones(count, dtype=bool)
+    valid = np.ones(count, dtype=bool)
     for i in range(length):
-        grams |= (codes[i : i + count] & np.uint64(0xFFFF)) << (_BITS * np.uint64(i))
-        valid &= (outer if i in (0, length - 1) else inner)[i : i + count]
-    numbers = (grams[valid] * _MIXER) >> np.uint64(64 - 15)
-    return numbers.astype(np.intp), owners[:count][valid]
+        wanted = outer if i in (0, length - 1) else inner
+        if wanted is not None:
+            valid &= wanted[i : i + count]
+    places = np.flatnonzero(valid)
+    grams = codes[places]
+    for i in range(1, length):
+        grams |= codes[places + i] << (_BITS * np.uint64(i))
+    numbers = (grams * _MIXER) >> np.uint64(64 - 15)
+    return numbers.astype(np.int32), owners[places]
+
+
+@lru_cache(maxsize=1)
+def _in_words() -> NDArray[np.bool_]:
+    """Whether a character, by its number, is one of words."""
+    return np.array([chr(code).isalnum() for code in range(_LAST + 1)])
 
 
 def _fold(text: str) -> str:
-    # Lower case may be longer than what it is of; a lone surrogate cannot be encoded.
+    if text.isascii():
+        return text.lower()
+    # A lone surrogate cannot be encoded.
     return unicodedata.normalize("NFKC", text).lower().encode("utf-8", "replace").decode("utf-8")
