@@ -229,8 +229,10 @@ def test_a_store_that_refuses_is_told(make_settings: Any, monkeypatch: pytest.Mo
         log_agent(make_settings())
 
 
-OPTIONAL = {*MODEL_REQUIREMENTS, *VECTOR_REQUIREMENTS, "huggingface-hub", "semantic-text-splitter"}
-"""Required where the settings need them; a model of the hub travels as files, and nothing is cut when it serves."""
+OF_INDEXING = {"docutils", "huggingface-hub", "pypdf", "python-docx", "selectolax", "semantic-text-splitter"}
+"""What reads documents and cuts them, and fetches models: nothing of that is done where an agent serves."""
+
+OPTIONAL = {*MODEL_REQUIREMENTS, *VECTOR_REQUIREMENTS, *OF_INDEXING}
 
 
 def test_every_package_that_the_served_code_imports_is_required() -> None:
