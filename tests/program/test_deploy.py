@@ -229,7 +229,15 @@ def test_a_store_that_refuses_is_told(make_settings: Any, monkeypatch: pytest.Mo
         log_agent(make_settings())
 
 
-OF_INDEXING = {"docutils", "huggingface-hub", "pypdf", "python-docx", "selectolax", "semantic-text-splitter"}
+OF_INDEXING = {
+    "charset-normalizer",
+    "docutils",
+    "huggingface_hub",
+    "pypdf",
+    "python-docx",
+    "selectolax",
+    "semantic-text-splitter",
+}
 """What reads documents and cuts them, and fetches models: nothing of that is done where an agent serves."""
 
 OPTIONAL = {*MODEL_REQUIREMENTS, *VECTOR_REQUIREMENTS, *OF_INDEXING}
@@ -239,7 +247,7 @@ def test_every_package_that_the_served_code_imports_is_required() -> None:
     owners = owners_by_package()
     brought = {
         re.split(r"[^\w.-]", requirement)[0].lower()
-        for distribution in ("mlflow", "mlflow-skinny", "dspy")
+        for distribution in ("mlflow", "mlflow-skinny", "dspy", "openai")
         for requirement in metadata.requires(distribution) or ()
     }
     for name in served_imports():
