@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 _Numbers: TypeAlias = NDArray[np.int32]
 
 _LETTERS = 4
+_LONGEST_QUESTION = 10_000
+"""Characters: of one that is longer, which is no question that a person typed, the rest is left out."""
+
 _FIRST_CJK, _LAST = 0x3005, 0xFFFF
 _KINDS = 1 << 15
 """Runs are told apart by so many numbers, several times as many as are ever compared at once."""
@@ -34,7 +37,7 @@ def letter_likeness(question: str, texts: Sequence[str]) -> list[float]:
     if not texts:
         return []
     runs, owners = _runs(texts)
-    asked, times = np.unique(_runs([question])[0], return_counts=True)
+    asked, times = np.unique(_runs([question[:_LONGEST_QUESTION]])[0], return_counts=True)
     cells, counts = np.unique(owners * np.int32(_KINDS) + runs, return_counts=True)
     text, run = cells // _KINDS, cells % _KINDS
     holding = np.bincount(run, minlength=_KINDS)

@@ -42,6 +42,7 @@ from program.prices import answer_usd
 from program.qa import CitedQA
 from program.readers import LMReader
 from program.responses import render_response
+from program.retrievers import open_retriever
 from program.settings import LanguageModelSettings
 from program.types import CitedAnswer
 from retrieval.errors import ConfigurationError
@@ -171,14 +172,13 @@ def test_tokens_and_money_of_a_real_call_are_those_of_a_sweep(
     )
     mix = parse_mix("metric", {"citation_precision": 1, "tokens": -0.001, "usd": -1})
     question = next(question for question in quiz.questions if question.id == "q03")
-    index = LocalIndex.open(settings.retrieval.index)
     with ContentStore(tmp_path / "stages.db") as store:
         with StagedAgent(settings, store, 3) as agent:
             record = agent.answer(question).record
         record = record.model_copy(
             update={"usd": answer_usd(record.reader, record.usage, settings.language_model)}
         )
-        program = build_program(settings, index, record_in=store)
+        program = build_program(settings, open_retriever(settings), record_in=store)
         program.set_lm(None)
         metric = build_metric(mix, None, settings.language_model, program)
         (example,) = to_examples([question], program, demonstrate=False)
