@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 @click.group(invoke_without_command=True)
 @configured
-@click.option("--corpus", metavar="PATH", help="Folder or file to read; docs/documents.md tells of what kinds.")
+@click.option(
+    "--corpus", metavar="PATH", help="Folder or file to read; docs/documents.md tells of what kinds."
+)
 @click.option("--base-url", metavar="URL", help="doc_uri of a document without one: URL and its path.")
 @click.option("--index", metavar="PATH", help="Where the index is.")
 @click.option("--rebuild", is_flag=True, help="Index everything anew, not just what changed.")
