@@ -119,7 +119,7 @@ class ExtractiveReader:
     def __call__(self, question: str, passages: Sequence[Passage]) -> CitedAnswer:
         """The chosen sentences in order of score; offsets of each are in its citation."""
         weights = self._question_weights(question)
-        if self.confidence(question, passages) < self.settings.abstain_below:
+        if self._confidence(question, weights, passages) < self.settings.abstain_below:
             return self._abstain(question, passages)
         chosen = self._choose(question, weights, passages)
         return self._compose(question, passages, chosen) if chosen else self._abstain(question, passages)
@@ -129,9 +129,7 @@ class ExtractiveReader:
 
         With a calibration, the probability that something in them answers.
         """
-        if self._calibration is not None:
-            return self._calibration.probability(self.features(question, passages))
-        return _share_held(self._question_weights(question), passages)
+        return self._confidence(question, self._question_weights(question), passages)
 
     def features(self, question: str, passages: Sequence[Passage]) -> dict[str, float]:
         """What tells of an answer in the passages, each from 0 to 1: what a calibration weighs.
@@ -140,8 +138,18 @@ class ExtractiveReader:
         likeness letter by letter of the likest passage.
         `likeness`: of the likest sentence, where there is an embedding model.
         """
+        return self._features(question, self._question_weights(question), passages)
+
+    def _confidence(self, question: str, weights: dict[str, float], passages: Sequence[Passage]) -> float:
+        if self._calibration is not None:
+            return self._calibration.probability(self._features(question, weights, passages))
+        return _share_held(weights, passages)
+
+    def _features(
+        self, question: str, weights: dict[str, float], passages: Sequence[Passage]
+    ) -> dict[str, float]:
         found = {
-            "held": _share_held(self._question_weights(question), passages),
+            "held": _share_held(weights, passages),
             "letters": max(letter_likeness(question, [passage.text for passage in passages]), default=0.0),
         }
         texts = list(dict.fromkeys(p.text[s:e] for p in passages for s, e, _ in _sentences(p.text)))

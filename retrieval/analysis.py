@@ -53,11 +53,9 @@ def content_terms(terms: Iterable[str]) -> list[str]:
 
 def is_function_word(term: str) -> bool:
     """Whether a term of `analyze` is an English function word, a Japanese question word, or only Hiragana."""
-    return (
-        term in _function_stems()
-        or _HIRAGANA.fullmatch(term) is not None
-        or _ASKING.fullmatch(term) is not None
-    )
+    if term.isascii():
+        return term in _function_stems()
+    return _HIRAGANA.fullmatch(term) is not None or _ASKING.fullmatch(term) is not None
 
 
 def split_scripts(text: str) -> tuple[str, list[str]]:
