@@ -7,22 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
-import threading
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from program.files import to_json
-from retrieval.errors import StorageError
+from retrieval.sqlite_cache import SqliteCache
 
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS contents "
     "(kind TEXT, key TEXT, value BLOB, check_ BLOB, PRIMARY KEY (kind, key)) WITHOUT ROWID"
 )
-_BUSY_S = 60
 _DIGEST_BYTES = 8
 
 
@@ -32,7 +28,7 @@ def content_key(*parts: Any) -> str:
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-class ContentStore:
+class ContentStore(SqliteCache):
     """JSON objects by kind and key. What is put is on disk when `put` returns, whatever then ends the process.
 
     A value that does not match its checksum is as one that is not there, and counted in `damaged`.
@@ -42,25 +38,8 @@ class ContentStore:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        super().__init__(path, _SCHEMA)
         self.damaged = 0
-        self._lock = threading.Lock()
-        with self._refusals():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(
-                path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
-            )
-            # Bytes, whatever a damaged value passes for: SQLite would decode it as text, and refuse.
-            self._connection.text_factory = bytes
-            # A log beside the file instead of a rollback journal: readers and the one writer do not wait for
-            # each other, and a commit costs no sync, which protects from a power cut and not from a kill.
-            try:
-                self._connection.execute("PRAGMA journal_mode = WAL")
-                self._connection.execute("PRAGMA synchronous = NORMAL")
-                self._connection.execute(_SCHEMA)
-            except sqlite3.Error:
-                self._connection.close()
-                raise
 
     def __enter__(self) -> ContentStore:
         return self
@@ -70,13 +49,10 @@ class ContentStore:
 
     def get(self, kind: str, key: str) -> dict[str, Any] | None:
         """The value; None where there is none, or only a damaged one."""
-        with self._lock, self._refusals():
-            row = self._connection.execute(
-                "SELECT value, check_ FROM contents WHERE kind = ? AND key = ?", (kind, key)
-            ).fetchone()
-        if row is None:
+        rows = self._read("SELECT value, check_ FROM contents WHERE kind = ? AND key = ?", (kind, key))
+        if not rows:
             return None
-        packed, checksum = row
+        packed, checksum = rows[0]
         if not isinstance(packed, bytes) or checksum != _checksum(kind, key, packed):
             self.damaged += 1
             return None
@@ -90,32 +66,7 @@ class ContentStore:
     def put_all(self, kind: str, values: Mapping[str, dict[str, Any]]) -> None:
         """Keep values by key, all or none of them, in one transaction."""
         rows = [(kind, key, packed, _checksum(kind, key, packed)) for key, packed in _packed(values)]
-        with self._lock, self._refusals():
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                self._connection.executemany("INSERT OR REPLACE INTO contents VALUES (?, ?, ?, ?)", rows)
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
-
-    def close(self) -> None:
-        """Close the file. Closing twice is no error; whoever asks afterwards, a thread left behind say, is refused.
-
-        It waits for what is being read or written: SQLite crashes where a connection is closed under a query.
-        """
-        with self._lock:
-            self._connection.close()
-
-    @contextmanager
-    def _refusals(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            raise StorageError(
-                f"The cache '{self.path}' cannot be used ({error}). Free it, name another place, or delete it: "
-                "nothing but time is lost."
-            ) from error
+        self._write_all("INSERT OR REPLACE INTO contents VALUES (?, ?, ?, ?)", rows)
 
 
 def _packed(values: Mapping[str, dict[str, Any]]) -> Iterator[tuple[str, bytes]]:

@@ -6,27 +6,23 @@ It can be deleted at any time, and nothing is lost but time (and money, where an
 from __future__ import annotations
 
 import hashlib
-import sqlite3
-import threading
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.embedders.embedder import Embedder, Vectors
-from retrieval.errors import StorageError
+from retrieval.sqlite_cache import SqliteCache
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB) WITHOUT ROWID"
-_BUSY_S = 60
 _KEY_BYTES = 16
 _CHECK_BYTES = 4
 _MOST_VARIABLES = 500
 
 
-class VectorCache:
+class VectorCache(SqliteCache):
     """Vectors by key, as 16-bit floats. What is put is there when `put` returns, whatever then ends the process.
 
     A vector that does not match its checksum is as one that is not there.
@@ -36,65 +32,24 @@ class VectorCache:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._lock = threading.Lock()
-        with self._refusals():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(
-                path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
-            )
-            # Bytes, whatever a damaged value passes for: SQLite would decode it as text, and refuse.
-            self._connection.text_factory = bytes
-            try:
-                # As ContentStore: readers and the writer do not wait, and a commit outlives a kill.
-                self._connection.execute("PRAGMA journal_mode = WAL")
-                self._connection.execute("PRAGMA synchronous = NORMAL")
-                self._connection.execute(_SCHEMA)
-            except sqlite3.Error:
-                self._connection.close()
-                raise
+        super().__init__(path, _SCHEMA)
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Vectors]:
         """The vectors that are there."""
         found: dict[bytes, Vectors] = {}
-        with self._lock, self._refusals():
-            for start in range(0, len(keys), _MOST_VARIABLES):
-                some = keys[start : start + _MOST_VARIABLES]
-                marks = ",".join("?" * len(some))
-                rows = self._connection.execute(
-                    f"SELECT key, vector FROM vectors WHERE key IN ({marks})", some
-                )
-                found.update(
-                    (key, vector) for key, packed in rows if (vector := _unpack(key, packed)) is not None
-                )
+        for start in range(0, len(keys), _MOST_VARIABLES):
+            some = keys[start : start + _MOST_VARIABLES]
+            marks = ",".join("?" * len(some))
+            rows = self._read(f"SELECT key, vector FROM vectors WHERE key IN ({marks})", some)
+            found.update(
+                (key, vector) for key, packed in rows if (vector := _unpack(key, packed)) is not None
+            )
         return found
 
     def put(self, vectors: Mapping[bytes, NDArray[np.floating]]) -> None:
         """Keep vectors by key, all or none of them."""
         rows = [(key, _pack(key, vector)) for key, vector in vectors.items()]
-        with self._lock, self._refusals():
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                self._connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", rows)
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
-
-    def close(self) -> None:
-        """Close the file, once what is being read or written is done."""
-        with self._lock:
-            self._connection.close()
-
-    @contextmanager
-    def _refusals(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            raise StorageError(
-                f"The cache '{self.path}' cannot be used ({error}). Free it, name another place, or delete it: "
-                "nothing but time is lost."
-            ) from error
+        self._write_all("INSERT OR REPLACE INTO vectors VALUES (?, ?)", rows)
 
 
 class CachedEmbedder:

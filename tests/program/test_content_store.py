@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from program import content_store
 from program.content_store import ContentStore, content_key
+from retrieval import sqlite_cache
 from retrieval.errors import StorageError
 
 # Any text, halves of surrogate pairs included, which UTF-8 does not have.
@@ -189,7 +189,7 @@ def test_a_read_only_store_is_told_in_one_line(store: ContentStore, monkeypatch:
     really_connect = sqlite3.connect
     # Root may write anywhere, so the connection is what refuses.
     monkeypatch.setattr(
-        content_store.sqlite3,
+        sqlite_cache.sqlite3,
         "connect",
         lambda path, **how: really_connect(f"file:{path}?mode=ro", uri=True, **how),
     )
@@ -208,7 +208,7 @@ def test_a_directory_without_permission_is_told_in_one_line(tmp_path: Path) -> N
 def test_a_store_that_is_locked_for_too_long_is_told_in_one_line(
     store: ContentStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(content_store, "_BUSY_S", 0.1)
+    monkeypatch.setattr(sqlite_cache, "_BUSY_S", 0.1)
     store.put("answer", "k", {"text": "a"})
     other = sqlite3.connect(store.path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
