@@ -19,7 +19,7 @@ from mlflow.tracking import fluent
 from mlflow.tracking._tracking_service import utils as tracking_service
 
 from program.cli import cli, main
-from program.commands.ask import parse_filters
+from program.commands.filters import parse_filters
 from retrieval.errors import IndexMissingError
 from retrieval.local_index import LocalIndex
 

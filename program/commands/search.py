@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from program.commands.ask import parse_filters
+from program.commands.filters import filtered, parse_filters
 from program.commands.options import configured, read_settings
 
 
@@ -17,13 +17,7 @@ from program.commands.options import configured, read_settings
     type=click.Choice(["auto", "lexical", "dense", "hybrid"]),
     help="By words, vectors or both. Default: retrieval.mode.",
 )
-@click.option(
-    "--filter",
-    "filters",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Only such documents: lang=ja, year>=2024.",
-)
+@filtered
 @click.option("--explain", is_flag=True, help="Ranks and scores of each stage, and the terms that matched.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def search(
