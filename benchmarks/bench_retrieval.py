@@ -1,8 +1,9 @@
-"""The embedded index beside raw tantivy and bm25s, in one run: build, search, memory and quality, as ratios.
+"""The embedded index beside raw tantivy, in one run, on synthetic text: build, search and memory, as ratios.
 
-python benchmarks/bench_retrieval.py                          speed, on synthetic text
-python benchmarks/bench_retrieval.py --passages 1000000       the same, ten times as much (ten minutes, 4 GB)
-python benchmarks/bench_retrieval.py --data path/to/beir      and quality, on a BEIR directory
+python benchmarks/bench_retrieval.py
+python benchmarks/bench_retrieval.py --passages 1000000       the same, ten times as much (ten minutes or more, 4 GB)
+
+What it finds is measured by bench_retrieval_quality.py.
 """
 
 from __future__ import annotations
@@ -25,14 +26,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import bm25s
-import Stemmer
 import tantivy
 
 from retrieval import Document
 from retrieval.analysis import analyze_words, word_analyzer
-from retrieval.chunking import ChunkingSettings
-from retrieval.corpus import ReadingSettings, read_documents, read_sources
+from retrieval.corpus import read_sources
 from retrieval.local_index import LocalIndex
 
 K = 10
@@ -49,22 +47,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for count in arguments.passages:
             rows += _compare_speed(Path(folder) / str(count), count)
-        if arguments.data:
-            rows += _compare_quality(Path(folder) / "quality", arguments.data, arguments.questions)
     _print_table(rows)
-    if not arguments.data:
-        print("\nQuality was not measured: give a BEIR directory with --data.")
 
 
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, help="a BEIR directory with qrels/test.tsv")
+    parser.add_argument("--data", type=Path, help="taken for the sake of `make bench`; not used here")
     parser.add_argument(
-        "--passages", type=int, nargs="*", default=[5_000, 100_000], help="sizes for the speed part"
+        "--passages", type=int, nargs="*", default=[5_000, 100_000], help="sizes of the index"
     )
-    parser.add_argument("--questions", type=int, default=2_000, help="at most so many for the quality part")
     return parser.parse_args()
 
 
@@ -259,58 +252,6 @@ class RawTantivy:
         query = tantivy.Query.boolean_query([(tantivy.Occur.Should, one) for one in queries])
         hits = self._searcher.search(query, k, count=False).hits
         return [json.loads(self._searcher.doc(address).get_first("record")) for _, address in hits]
-
-
-def _compare_quality(folder: Path, data: Path, limit: int) -> Iterator[tuple[str, str, str, str, str]]:
-    """nDCG@10 of documents as single passages, against bm25s with Lucene's formula and English stems."""
-    documents = list(read_documents(data, ReadingSettings(layout="beir")))
-    LocalIndex.build(folder, documents, chunking=ChunkingSettings(max_tokens=1_000_000, overlap_tokens=0))
-    index = LocalIndex.open(folder)
-    ours = _mean_ndcg(data, limit, lambda question: [p.doc_uri for p in index.search(question, K)])
-    peer = _mean_ndcg(data, limit, bm25s_search(documents))
-    yield (
-        f"{data.name}, {len(documents):,}",
-        f"nDCG@{K}",
-        f"{ours:.4f}",
-        f"{peer:.4f} (bm25s)",
-        f"{ours - peer:+.4f}",
-    )
-
-
-def bm25s_search(documents: Sequence[Document]) -> Search:
-    stemmer = Stemmer.Stemmer("english")
-
-    def tokenize(texts: list[str]) -> object:
-        return bm25s.tokenize(texts, stopwords="en", stemmer=stemmer, show_progress=False)
-
-    engine = bm25s.BM25(method="lucene")
-    engine.index(tokenize([f"{d.title}\n{d.text}" for d in documents]), show_progress=False)
-    k = min(K, len(documents))
-
-    def search(question: str) -> list[str]:
-        numbers, _ = engine.retrieve(tokenize([question]), k=k, show_progress=False)
-        return [documents[number].doc_uri for number in numbers[0]]
-
-    return search
-
-
-def _mean_ndcg(data: Path, limit: int, search: Search) -> float:
-    gold: dict[str, dict[str, int]] = {}
-    for line in (data / "qrels" / "test.tsv").read_text().splitlines()[1:]:
-        question_id, doc_uri, grade = line.split("\t")
-        gold.setdefault(question_id, {})[doc_uri] = int(grade)
-    questions = map(json.loads, (data / "queries.jsonl").read_text().splitlines())
-    judged = [question for question in questions if question["_id"] in gold][:limit]
-    return statistics.fmean(_ndcg(search(question["text"]), gold[question["_id"]]) for question in judged)
-
-
-def _ndcg(ranking: Sequence[str], gold: dict[str, int]) -> float:
-    ideal = sorted(gold.values(), reverse=True)[:K]
-    return _dcg([gold.get(doc_uri, 0) for doc_uri in ranking]) / _dcg(ideal)
-
-
-def _dcg(grades: Sequence[int]) -> float:
-    return sum(grade / math.log2(rank + 2) for rank, grade in enumerate(grades))
 
 
 def _print_table(rows: Sequence[Sequence[str]]) -> None:
