@@ -281,12 +281,13 @@ class LocalRetriever:
             settings.candidates if settings.diversity else 0,
         )
         passages, hits = self._found(queries, deepest, filters, notes)
+        hit_of = {passage.chunk_id: hit for passage, hit in zip(passages, hits, strict=False)}
         if settings.letters_weight:
             passages = notes[0].letters = _by_letters(" ".join(queries), passages, settings.letters_weight)
         if self.reranker is not None:
             passages = self._reranked(self.reranker, queries[0], passages, notes[0])
         if settings.diversity:
-            passages = self._diversified(passages, hits, deepest)
+            passages = self._diversified(passages, hit_of, deepest)
         return passages[:n]
 
     def _found(
@@ -352,20 +353,18 @@ class LocalRetriever:
         note.reranked = ranked
         return [*ranked, *_below(rest, min(scores, default=0.0))]
 
-    def _diversified(self, passages: Sequence[Passage], hits: Sequence[Hit], n: int) -> list[Passage]:
+    def _diversified(self, passages: Sequence[Passage], hit_of: Mapping[str, Hit], n: int) -> list[Passage]:
         pool, rest = passages[: self.settings.candidates], passages[self.settings.candidates :]
         relevance = [score for _, score in normalize([(p.chunk_id, p.score) for p in pool])]
-        chosen = diversify(relevance, self._vectors(pool, hits), self.settings.diversity, n)
+        chosen = diversify(relevance, self._vectors(pool, hit_of), self.settings.diversity, n)
         ranked = [replace(pool[place], score=value) for place, value in chosen]
         return [*ranked, *_below(rest, ranked[-1].score if ranked else 0.0)]
 
-    def _vectors(self, pool: Sequence[Passage], hits: Sequence[Hit]) -> NDArray[np.floating]:
+    def _vectors(self, pool: Sequence[Passage], hit_of: Mapping[str, Hit]) -> NDArray[np.floating]:
         """Of the passages, in their order: those of the index where it is searched by them, else of terms."""
         if self.mode == "lexical":
             return term_vectors([passage.text for passage in pool])
-        # A reranker may have changed the order since.
-        places = {passage.chunk_id: place for place, passage in enumerate(self.index.passages(hits))}
-        return self.index.vectors_of([hits[places[passage.chunk_id]] for passage in pool])
+        return self.index.vectors_of([hit_of[passage.chunk_id] for passage in pool])
 
 
 def resolve_mode(
