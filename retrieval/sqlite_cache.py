@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from retrieval.errors import StorageError
 
 _BUSY_S = 60
+_PAUSE_S = 0.01
 
 
 class SqliteCache:
@@ -35,12 +37,24 @@ class SqliteCache:
             # A log beside the file instead of a rollback journal: readers and the one writer do not wait for
             # each other, and a commit costs no sync, which protects from a power cut and not from a kill.
             try:
-                self._connection.execute("PRAGMA journal_mode = WAL")
+                self._begin_log()
                 self._connection.execute("PRAGMA synchronous = NORMAL")
                 self._connection.execute(schema)
             except sqlite3.Error:
                 self._connection.close()
                 raise
+
+    def _begin_log(self) -> None:
+        # SQLite does not wait here: of two processes that make one file at once, the second is refused.
+        deadline = time.monotonic() + _BUSY_S
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() >= deadline:
+                    raise
+            time.sleep(_PAUSE_S)
 
     def _read(self, query: str, values: Sequence[Any]) -> list[Any]:
         """The rows that a query finds."""
