@@ -24,9 +24,9 @@ from eval.run_identity import run_identity
 from program.agent import CiteqaAgent
 from program.content_store import ContentStore
 from program.language_models import build_lm
+from program.retrievers import corpus_hash, known_documents
 from program.settings import EvaluationSettings, OtherAgentSettings, Settings
 from retrieval.errors import AgentError, ConfigurationError
-from retrieval.local_index import LocalIndex
 
 CALLS_FILE = "calls.db"
 """Below `evaluation.results`: what language models answered, and what that cost. It can be deleted at any time."""
@@ -99,7 +99,6 @@ def retriever_mappings(settings: EvaluationSettings) -> RetrieverMappings:
 
 
 def _our_program(settings: Settings) -> Subject:
-    index = LocalIndex.open(settings.retrieval.index)
     reader = str(settings.language_model.model) if settings.answers_with_lm else "extractive"
 
     @contextmanager
@@ -110,11 +109,11 @@ def _our_program(settings: Settings) -> Subject:
     return Subject(
         name=reader.replace("/", "-"),
         description=OUR_PROGRAM,
-        identity=run_identity(settings, index.content_hash),
+        identity=run_identity(settings, corpus_hash(settings)),
         parameters=settings.model_dump(include=_OUR_SECTIONS),
         open=build,
         k=settings.retrieval.k,
-        documents=index.doc_uris(),
+        documents=known_documents(settings),
         is_ours=True,
     )
 
@@ -179,7 +178,7 @@ def _configured_documents(settings: Settings) -> Collection[str] | None:
     """Where an index is named on purpose, it is taken for that of the agent's documents."""
     if "index" not in settings.retrieval.model_fields_set:
         return None
-    return LocalIndex.open(settings.retrieval.index).doc_uris()
+    return known_documents(settings)
 
 
 def _asked_by(ask: Callable[[Mapping[str, Any]], Reply], api: str, agent: OtherAgentSettings) -> Agent:

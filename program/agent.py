@@ -39,8 +39,8 @@ from program.settings import Settings, validate_settings
 from program.streaming import StreamAbandonedError
 from program.types import Answerer, CitedAnswer, Emit, Piece, Turn
 from retrieval.errors import RequestError
-from retrieval.live_retriever import LiveRetriever
 from retrieval.tracing import RETRIEVERS_TAG, declare_retriever_schema, retriever_schema
+from retrieval.types import CorpusRetriever
 
 INDEX_ARTIFACT, EMBEDDER_ARTIFACT, RERANKER_ARTIFACT = "index", "embedder", "reranker"
 CALIBRATION_ARTIFACT = "calibration"
@@ -125,7 +125,7 @@ class CiteqaAgent(CitingAgent):
         self,
         settings: Settings | None = None,
         *,
-        retriever: LiveRetriever | None = None,
+        retriever: CorpusRetriever | None = None,
         record_in: ContentStore | None = None,
         limit_rate: bool = False,
     ) -> None:
@@ -157,7 +157,7 @@ class CiteqaAgent(CitingAgent):
     def _build(
         self,
         settings: Settings,
-        retriever: LiveRetriever | None = None,
+        retriever: CorpusRetriever | None = None,
         *,
         record_in: ContentStore | None = None,
         limit_rate: bool = False,

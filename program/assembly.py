@@ -19,17 +19,14 @@ from program.retrievers import open_retriever
 from program.settings import Settings
 from program.state import load_state
 from retrieval.errors import ConfigurationError
-from retrieval.live_retriever import LiveRetriever
-from retrieval.local_index import LocalIndex
-from retrieval.local_retriever import LocalRetriever
-from retrieval.types import Filters, Passage
+from retrieval.types import CorpusRetriever, Filters, Passage
 
 DEFAULT_PROGRAM = "default"
 
 
 def build_programs(
     settings: Settings,
-    retriever: LocalRetriever | LiveRetriever | None = None,
+    retriever: CorpusRetriever | None = None,
     *,
     record_in: ContentStore | None = None,
     limit_rate: bool = False,
@@ -76,7 +73,7 @@ def program_as_written() -> CitedQA:
 
 def build_program(
     settings: Settings,
-    retriever: LocalRetriever | LiveRetriever | LocalIndex,
+    retriever: CorpusRetriever,
     *,
     record_in: ContentStore | None = None,
     limit_rate: bool = False,

@@ -12,8 +12,8 @@ from pathlib import Path
 from program.batch import Batch, BatchPlan, check_output, open_batch
 from program.batch_questions import QuestionTable, parse_columns
 from program.identity import answer_identity
+from program.retrievers import corpus_hash
 from program.settings import Settings
-from retrieval.local_index import LocalIndex
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def answer_table(
     started = time.perf_counter()
     check_output(out, questions)
     table = QuestionTable.open(questions, parse_columns(columns))
-    identity = answer_identity(settings, LocalIndex.open(settings.retrieval.index).content_hash)
+    identity = answer_identity(settings, corpus_hash(settings))
     with open_batch(BatchPlan(table, out, identity, limit)) as batch:
         if retry_errors:
             batch.forget_failures()

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from pathlib import Path
+
 from program.embedding import open_configured_embedder
 from program.settings import RetrievalSettings, Settings
+from retrieval.errors import ConfigurationError
+from retrieval.generations import read_manifest
 from retrieval.live_retriever import Compose, LiveRetriever
 from retrieval.local_index import LocalIndex
 from retrieval.local_retriever import LocalRetriever, RankingSettings
 from retrieval.ranking.feedback import Feedback
+from retrieval.types import CorpusRetriever
 
 
-def open_retriever(settings: Settings) -> LocalRetriever:
+def open_retriever(settings: Settings) -> CorpusRetriever:
     """The retriever that the settings describe, over the index that they name.
 
     Models are read where the settings need them: searching by words alone reads none.
@@ -18,17 +24,46 @@ def open_retriever(settings: Settings) -> LocalRetriever:
     Raises:
         ConfigurationError: if a model is named that is not there, or what runs it is not installed.
         IndexMissingError, IndexUnusableError: if the index cannot be opened, or lacks what the mode needs.
+        RetrievalError: if it is elsewhere, and cannot be reached.
     """
-    return _composer(settings)(LocalIndex.open(settings.retrieval.index))
+    match settings.retrieval.backend:
+        case "local":
+            return _composer(settings)(LocalIndex.open(settings.retrieval.index))
+        case "vector_search" | "pgvector" as backend:
+            raise ConfigurationError(f"retrieval.backend = {backend}: is not built yet.")
 
 
-def follow_index(settings: Settings) -> LiveRetriever:
-    """As `open_retriever`, for a process that lives long: it searches the index as it is written anew.
+def follow_index(settings: Settings) -> CorpusRetriever:
+    """As `open_retriever`, for a process that lives long: it searches a local index as it is written anew.
 
     Raises:
         ConfigurationError, IndexMissingError, IndexUnusableError: as `open_retriever`.
     """
+    if settings.retrieval.backend != "local":
+        return open_retriever(settings)  # what is elsewhere is always searched as it is
     return LiveRetriever(settings.retrieval.index, _composer(settings))
+
+
+def corpus_hash(settings: Settings) -> str:
+    """What is searched, in one word: `CorpusRetriever.content_hash`, without opening more than must be.
+
+    Raises:
+        ConfigurationError, RetrievalError: as `open_retriever`.
+    """
+    if settings.retrieval.backend != "local":
+        return open_retriever(settings).content_hash
+    return read_manifest(Path(settings.retrieval.index)).content_hash
+
+
+def known_documents(settings: Settings) -> Collection[str] | None:
+    """The identities of the documents that can be found; None where they cannot be listed.
+
+    Raises:
+        ConfigurationError, RetrievalError: as `open_retriever`.
+    """
+    if settings.retrieval.backend != "local":
+        return open_retriever(settings).doc_uris()
+    return LocalIndex.open(settings.retrieval.index).doc_uris()
 
 
 def _composer(settings: Settings) -> Compose:

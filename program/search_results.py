@@ -9,7 +9,7 @@ from typing import Any
 from program.text_layout import columns, table, visible
 from retrieval.local_retriever import Explanation, LocalRetriever, Place
 from retrieval.ranking.feedback import query_weights
-from retrieval.types import Filters
+from retrieval.types import CorpusRetriever, Filters
 
 _NAME_COLUMNS = 44
 _SNIPPET_COLUMNS = 100
@@ -28,7 +28,7 @@ def render_explanation(
     retriever: LocalRetriever, query: str, filters: Filters | None, found: Sequence[Explanation]
 ) -> str:
     """How it was searched, and a table of the rank and score that each passage had in each stage."""
-    lines = [_how(retriever), _terms("searched for", _query_terms(retriever, query))]
+    lines = [_how(retriever), _terms("searched for", query_terms(retriever, query))]
     if filters:
         lines.append(f"only where    {', '.join(f'{key} = {value}' for key, value in filters.items())}")
     if not found:
@@ -47,18 +47,17 @@ def render_explanation(
 
 
 def render_json(
-    retriever: LocalRetriever,
+    mode: str,
     query: str,
     filters: Filters | None,
     found: Sequence[Explanation],
-    *,
-    explain: bool,
+    terms: Mapping[str, float] | None = None,
 ) -> str:
-    """One JSON object; with `explain`, the stages of each result and the terms of the query."""
-    whole: dict[str, Any] = {"query": query, "mode": retriever.mode, "filters": dict(filters or {})}
-    if explain:
-        whole["terms"] = _query_terms(retriever, query)
-    whole["results"] = [_to_json(number, one, explain) for number, one in enumerate(found, start=1)]
+    """One JSON object; with the `terms` of the query, they and the stages of each result."""
+    whole: dict[str, Any] = {"query": query, "mode": mode, "filters": dict(filters or {})}
+    if terms is not None:
+        whole["terms"] = dict(terms)
+    whole["results"] = [_to_json(number, one, terms is not None) for number, one in enumerate(found, start=1)]
     return json.dumps(whole, ensure_ascii=False, indent=1)
 
 
@@ -86,7 +85,8 @@ def _to_json(number: int, one: Explanation, explain: bool) -> dict[str, Any]:
     return result
 
 
-def _query_terms(retriever: LocalRetriever, query: str) -> dict[str, float]:
+def query_terms(retriever: CorpusRetriever, query: str) -> dict[str, float]:
+    """The terms that a query searches for, the weightiest first, and their weights."""
     weights = query_weights(query)
     told = zip(weights, retriever.idf(list(weights)), strict=True)
     return dict(sorted(((t, round(weights[t] * idf, 3)) for t, idf in told), key=lambda pair: -pair[1]))

@@ -16,8 +16,16 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
+from program.remote_settings import (
+    DeploymentSettings,
+    MemorySettings,
+    PgVectorSettings,
+    PipelineSettings,
+    VectorSearchSettings,
+)
+from program.section import Section
 from program.yaml_files import read_yaml
 from retrieval.chunking import ChunkingSettings
 from retrieval.documents.reading import ReadingSettings
@@ -27,11 +35,7 @@ DEFAULT_FILE = Path("configs/agent.yaml")
 ENVIRONMENT_PREFIX = "CITEQA_"
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class CorpusSettings(_Section):
+class CorpusSettings(Section):
     """Where the documents are, and how they are read. docs/documents.md tells of each."""
 
     path: str = "datasets/agent_docs/docs"
@@ -51,7 +55,7 @@ class CorpusSettings(_Section):
     max_file_mb: float = Field(50, gt=0, description="larger documents are refused")
 
 
-class ChunkingConfig(_Section):
+class ChunkingConfig(Section):
     """How documents are cut into passages."""
 
     chunker: Literal["auto", "sentences", "semantic"] = "auto"
@@ -59,7 +63,7 @@ class ChunkingConfig(_Section):
     overlap_tokens: int = Field(40, ge=0)
 
 
-class EmbedderSettings(_Section):
+class EmbedderSettings(Section):
     """The model that makes vectors of passages and questions; without one, words alone are searched.
 
     It is a directory with an ONNX model, the name of one on the Hugging Face hub, or an endpoint by the string
@@ -81,14 +85,14 @@ class EmbedderSettings(_Section):
     cache: str | None = Field("build/embeddings.db", description="vectors that were made; can be deleted")
 
 
-class RerankSettings(_Section):
+class RerankSettings(Section):
     """A cross-encoder that reads the question and each of the first passages together, and ranks them anew."""
 
     model: str | None = Field(None, description="a directory with model.onnx and tokenizer.json; unset: none")
     candidates: int = Field(30, ge=1, le=1000, description="how many passages it reads")
 
 
-class FeedbackSettings(_Section):
+class FeedbackSettings(Section):
     """A second search by words, with what the first passages say. Off where `passages` is 0."""
 
     passages: int = Field(0, ge=0, le=100, description="how many passages are taken to be relevant")
@@ -96,9 +100,14 @@ class FeedbackSettings(_Section):
     weight: float = Field(0.3, ge=0, le=1, description="the part of the search that is theirs")
 
 
-class RetrievalSettings(_Section):
+class RetrievalSettings(Section):
     """Where passages are found, how they are ranked, and how many are read. docs/ranking.md tells of each."""
 
+    backend: Literal["local", "vector_search", "pgvector"] = Field(
+        "local", description="an index of our own, a Databricks Vector Search index, or a PostgreSQL table"
+    )
+    vector_search: VectorSearchSettings = VectorSearchSettings()
+    pgvector: PgVectorSettings = PgVectorSettings()
     index: str = "build/index"
     k: int = Field(5, ge=1, le=1000)
     filters: dict[str, Any] = Field(default_factory=dict)
@@ -126,7 +135,7 @@ class RetrievalSettings(_Section):
     expand_tokens: int = Field(600, ge=16, le=100_000, description="how long a passage may become by that")
 
 
-class ReaderSettings(_Section):
+class ReaderSettings(Section):
     """Who writes the answer. `auto` is the language model when one is configured, else extractive."""
 
     kind: Literal["auto", "lm", "extractive"] = "auto"
@@ -142,14 +151,14 @@ class ReaderSettings(_Section):
     )
 
 
-class PriceSettings(_Section):
+class PriceSettings(Section):
     """What a language model costs, in US dollars for a million tokens."""
 
     input_usd_per_million: float = Field(ge=0)
     output_usd_per_million: float = Field(ge=0)
 
 
-class LanguageModelSettings(_Section):
+class LanguageModelSettings(Section):
     """Any model that DSPy reaches, by its string (`openai/gpt-4o-mini`, `databricks/<endpoint>`, …).
 
     `requests_per_minute` and `rate_limit_wait_s` are for commands that ask many questions, not for those where
@@ -173,9 +182,14 @@ class LanguageModelSettings(_Section):
     price: PriceSettings | None = Field(None, description="unset: as LiteLLM's price list says")
 
 
-class ProgramSettings(_Section):
-    """Compiled programs (JSON), by the name that a request asks for; `default` serves all others."""
+class ProgramSettings(Section):
+    """Who searches, and compiled programs (JSON), by the name that a request asks for; `default` serves all others."""
 
+    kind: Literal["fixed", "react"] = Field(
+        "fixed",
+        description="fixed: one search for each question; react: the model decides what it searches for",
+    )
+    max_searches: int = Field(5, ge=1, le=50, description="react: searches for one question")
     states: dict[str, str] = Field(default_factory=dict)
     rewrite_query: bool = Field(
         False, description="have the model write the search query; several lines are several, fused"
@@ -185,14 +199,14 @@ class ProgramSettings(_Section):
     )
 
 
-class TrackingSettings(_Section):
+class TrackingSettings(Section):
     """Where MLflow keeps runs and traces."""
 
     uri: str = "sqlite:///build/mlflow.db"
     experiment: str = "citeqa"
 
 
-class ServingSettings(_Section):
+class ServingSettings(Section):
     """How `citeqa serve` listens, what it bears, and what it keeps of traces.
 
     The bearer token, if any, is the environment variable CITEQA_TOKEN: a secret is no setting.
@@ -214,7 +228,7 @@ class ServingSettings(_Section):
     mlflow_ui: str | None = Field(None, description="where MLflow's pages are; else started when needed")
 
 
-class UriSettings(_Section):
+class UriSettings(Section):
     """How `doc_uri`s are normalized before they are compared, on both sides."""
 
     strip_fragment: bool = False
@@ -225,7 +239,7 @@ class UriSettings(_Section):
     unify_http: bool = True
 
 
-class JudgeSettings(_Section):
+class JudgeSettings(Section):
     """One of MLflow's judges. Its values are the metric `judge_<metric>`; by default, after its name."""
 
     name: Literal[
@@ -244,7 +258,7 @@ class JudgeSettings(_Section):
     guidelines: tuple[str, ...] = Field((), description="Guidelines only: what an answer must keep to")
 
 
-class JudgeModelSettings(_Section):
+class JudgeModelSettings(Section):
     """Who judges: a model by its string (`openai/gpt-4o`, `databricks/<endpoint>`, `databricks`, …)."""
 
     model: str | None = None
@@ -253,14 +267,14 @@ class JudgeModelSettings(_Section):
     price: PriceSettings | None = Field(None, description="unset: as MLflow's price list says")
 
 
-class RetrieverSchemaSettings(_Section):
+class RetrieverSchemaSettings(Section):
     """Which fields of the rows on a RETRIEVER span name the passage and its document."""
 
     primary_key: str = "chunk_id"
     doc_uri: str = "doc_uri"
 
 
-class OtherAgentSettings(_Section):
+class OtherAgentSettings(Section):
     """An agent that is not ours, asked in the place of ours: `citeqa eval --agent`.
 
     Its bearer token, if it wants one, is the environment variable CITEQA_AGENT_TOKEN: a secret is no setting.
@@ -275,7 +289,7 @@ class OtherAgentSettings(_Section):
     trace_wait_s: float = Field(30, ge=0, description="until the trace of an answer is in the store")
 
 
-class TraceSettings(_Section):
+class TraceSettings(Section):
     """Traces that are in the tracking store already, scored in the place of new answers: `citeqa eval --traces`."""
 
     experiment: str | None = Field(None, description="its name or id")
@@ -288,7 +302,7 @@ def _as_judge(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-class EvaluationSettings(_Section):
+class EvaluationSettings(Section):
     """What an evaluation asks, and what it measures."""
 
     dataset: str = "datasets/agent_docs/ground_truth.jsonl"
@@ -311,7 +325,7 @@ class EvaluationSettings(_Section):
     )
 
 
-class Settings(_Section):
+class Settings(Section):
     """The whole configuration."""
 
     corpus: CorpusSettings = CorpusSettings()
@@ -324,6 +338,9 @@ class Settings(_Section):
     tracking: TrackingSettings = TrackingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     serving: ServingSettings = ServingSettings()
+    memory: MemorySettings = MemorySettings()
+    deployment: DeploymentSettings = DeploymentSettings()
+    pipeline: PipelineSettings = PipelineSettings()
 
     @property
     def answers_with_lm(self) -> bool:

@@ -14,7 +14,7 @@ from retrieval.errors import CiteqaError
 from retrieval.generations import MANIFEST
 from retrieval.local_index import LocalIndex
 from retrieval.local_retriever import LocalRetriever
-from retrieval.types import Filters, Passage
+from retrieval.types import CorpusFacts, Filters, Passage
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +76,23 @@ class LiveRetriever:
     def idf(self, terms: Sequence[str]) -> list[float]:
         """As `LocalRetriever.idf`."""
         return self.current().idf(terms)
+
+    @property
+    def content_hash(self) -> str:
+        """That of the index, now."""
+        return self.index.content_hash
+
+    def passages_of(self, doc_uri: str) -> list[Passage]:
+        """As `LocalRetriever.passages_of`."""
+        return self.index.passages_of(doc_uri)
+
+    def doc_uris(self) -> set[str]:
+        """As `LocalRetriever.doc_uris`."""
+        return self.index.doc_uris()
+
+    def facts(self) -> CorpusFacts:
+        """As `LocalRetriever.facts`, now."""
+        return self.index.facts()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LiveRetriever:
         """Itself: copies of a program follow the index together."""

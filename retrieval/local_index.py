@@ -36,7 +36,7 @@ from retrieval.lexical import (
     weighted_terms_query,
 )
 from retrieval.registry import read_uris
-from retrieval.types import Document, Filters, Passage
+from retrieval.types import CorpusFacts, Document, Filters, Passage
 from retrieval.vectors import Allowed, Vectors, to_address
 
 __all__ = ["Hit", "IndexReport", "LocalIndex", "Progress", "RefusedDocument"]
@@ -171,6 +171,11 @@ class LocalIndex:
         return self.manifest.content_hash
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """All that a search of words alone depends on."""
+        return {"index": self.content_hash, "mode": "lexical"}
+
+    @property
     def has_vectors(self) -> bool:
         """Whether passages can be found by their vectors."""
         return self.manifest.embedder is not None
@@ -285,6 +290,11 @@ class LocalIndex:
         """The identities of all documents, those without text included."""
         with self._reading():
             return set(read_uris(bytes(self._documents)))
+
+    def facts(self) -> CorpusFacts:
+        """How much there is."""
+        trouble = "" if len(self) else f"The index at '{self.path}' holds no passage."
+        return CorpusFacts(self.manifest.documents, len(self), tuple(self.languages()), trouble)
 
     def count(self, filters: Filters) -> int:
         """The number of passages that fulfil `filters`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -17,7 +17,7 @@ from retrieval.ranking.diversity import cap_documents, diversify, term_vectors
 from retrieval.ranking.expansion import Around, expand_all
 from retrieval.ranking.feedback import Feedback, expand_query, query_weights
 from retrieval.ranking.letters import letter_likeness
-from retrieval.types import Filters, Passage
+from retrieval.types import CorpusFacts, Filters, Passage
 
 if TYPE_CHECKING:
     from retrieval.embedders import Embedder
@@ -103,12 +103,12 @@ class Explanation:
     """
 
     passage: Passage
-    lexical: Place | None
-    dense: Place | None
-    fused: Place | None
-    letters: Place | None
-    reranked: Place | None
-    terms: Mapping[str, float]
+    lexical: Place | None = None
+    dense: Place | None = None
+    fused: Place | None = None
+    letters: Place | None = None
+    reranked: Place | None = None
+    terms: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -171,9 +171,26 @@ class LocalRetriever:
             found["reranker"] = self.reranker.fingerprint
         return found
 
+    @property
+    def content_hash(self) -> str:
+        """That of the index."""
+        return self.index.content_hash
+
     def idf(self, terms: Sequence[str]) -> list[float]:
         """The weights of terms, as `LocalIndex.idf` gives them."""
         return self.index.idf(terms)
+
+    def passages_of(self, doc_uri: str) -> list[Passage]:
+        """The passages of a document in their order; none when it is not in the index."""
+        return self.index.passages_of(doc_uri)
+
+    def doc_uris(self) -> set[str]:
+        """The identities of all documents."""
+        return self.index.doc_uris()
+
+    def facts(self) -> CorpusFacts:
+        """How much there is."""
+        return self.index.facts()
 
     def search(self, query: str, k: int, filters: Filters | None = None) -> list[Passage]:
         """The at most `k` best passages, best first.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 from urllib.parse import quote
 
 MetadataValue: TypeAlias = str | int | float | bool
@@ -86,4 +86,49 @@ class Retriever(Protocol):
             retrieval.errors.FilterError: if `filters` is not valid.
             retrieval.errors.RetrievalError: if the search cannot be done.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusFacts:
+    """What a person may know of what is searched; `trouble` is why nothing can be found in it, if so."""
+
+    documents: int | None = None
+    passages: int | None = None
+    languages: tuple[str, ...] = ()
+    trouble: str = ""
+
+
+@runtime_checkable
+class CorpusRetriever(Retriever, Protocol):
+    """A retriever that tells what it searches: what evaluation, caches and the page of a document need of it."""
+
+    @property
+    def content_hash(self) -> str:
+        """Equal for equal corpora that are indexed alike, as far as the place where they are can tell."""
+        ...
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything that a search depends on but query, k and filters; equal ones find the same."""
+        ...
+
+    def idf(self, terms: Sequence[str]) -> list[float]:
+        """The weights of terms: how rare each is in the corpus; all alike where it does not tell."""
+        ...
+
+    def passages_of(self, doc_uri: str) -> list[Passage]:
+        """The passages of a document in their order; none when it is not there.
+
+        Raises:
+            retrieval.errors.RetrievalError: if they cannot be looked up.
+        """
+        ...
+
+    def doc_uris(self) -> Collection[str] | None:
+        """The identities of all documents; None where they cannot be listed."""
+        ...
+
+    def facts(self) -> CorpusFacts:
+        """How much there is, as far as it is known; raises nothing."""
         ...

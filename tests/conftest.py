@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_workspace import FakeWorkspace
 from hypothesis import settings
 
 # The same examples in each run, however long one takes on a busy machine.
@@ -61,6 +62,19 @@ def mlflow_points_where_it_did() -> Iterator[None]:
     """Whatever store a test points MLflow at, the next test finds the one that there was."""
     with _mlflow_restored():
         yield
+
+
+@pytest.fixture
+def workspace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeWorkspace]:
+    """A Databricks workspace that the environment names, with a token of ann's; nothing may ask what it lacks."""
+    for name in [name for name in os.environ if name.startswith("DATABRICKS_")]:
+        monkeypatch.delenv(name)
+    with FakeWorkspace() as fake:
+        monkeypatch.setenv("DATABRICKS_CONFIG_FILE", str(tmp_path / "no.databrickscfg"))
+        monkeypatch.setenv("DATABRICKS_HOST", fake.url)
+        monkeypatch.setenv("DATABRICKS_TOKEN", fake.identity.add_token("ann@example.com"))
+        yield fake
+    assert fake.unknown == []
 
 
 @dataclass(frozen=True)

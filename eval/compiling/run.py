@@ -27,9 +27,9 @@ from eval.sweep.results import Spending, SweepResult
 from eval.sweep.run import SweepProgress
 from program.assembly import DEFAULT_PROGRAM
 from program.content_store import ContentStore, content_key
+from program.retrievers import corpus_hash
 from program.settings import Settings
 from retrieval.errors import ConfigurationError, RunStoppedError
-from retrieval.generations import read_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -160,12 +160,11 @@ class _Compilation:
 
     def _key(self) -> str:
         """Of everything that the candidates depend on."""
-        index = read_manifest(Path(self._settings.retrieval.index)).content_hash
         return content_key(
             self._specification.model_dump(
                 mode="json", exclude={"name", "limits", "output", "results", "cache", "config", "set", "test"}
             ),
-            run_identity(self._settings, index),
+            run_identity(self._settings, corpus_hash(self._settings)),
             [self._splits.train.digest, self._splits.dev.digest],
         )
 

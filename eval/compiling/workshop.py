@@ -27,7 +27,7 @@ from program.rate_limit import limiter_for
 from program.retrievers import open_retriever
 from program.settings import LanguageModelSettings, Settings
 from retrieval.errors import ConfigurationError
-from retrieval.local_retriever import LocalRetriever
+from retrieval.types import CorpusRetriever
 
 MAX_ERRORS = 1_000_000
 """DSPy stops everything at a number of errors. Ours are counted, and stopped by the share of them that is borne."""
@@ -111,7 +111,7 @@ def open_workshop(
             mlflow.tracing.reset()  # type: ignore[no-untyped-call]
 
 
-def _program(settings: Settings, retriever: LocalRetriever) -> CitedQA:
+def _program(settings: Settings, retriever: CorpusRetriever) -> CitedQA:
     """The seed, with whatever was compiled before; its predictors take DSPy's current language model."""
     program = build_program(settings, retriever)
     load_compiled(program, settings)

@@ -18,6 +18,7 @@ from filelock import FileLock
 from eval.run_identity import code_hash, run_identity
 from program.content_store import ContentStore, content_key
 from program.identity import embedder_identity
+from program.retrievers import corpus_hash
 from program.settings import Settings
 from retrieval.errors import IndexMissingError, IndexUnusableError
 from retrieval.generations import check_files, read_manifest, storage_errors
@@ -87,7 +88,7 @@ class Stages:
         Raises:
             IndexMissingError, IndexUnusableError: if the index cannot be used.
         """
-        return run_identity(settings, read_manifest(Path(settings.retrieval.index)).content_hash)
+        return run_identity(settings, corpus_hash(settings))
 
     def _corpus_state(self, settings: Settings) -> str:
         """Changes whenever a file of the corpus does; looked at once for each corpus."""

@@ -39,13 +39,26 @@ def search(
     conditions = {**settings.retrieval.filters, **parse_filters(filters)}
 
     from program.retrievers import open_retriever
-    from program.search_results import render_explanation, render_json, render_results
+    from program.search_results import query_terms, render_explanation, render_json, render_results
+    from retrieval.errors import ConfigurationError
+    from retrieval.local_retriever import Explanation, LocalRetriever
 
     retriever = open_retriever(settings)
+    if not explain:
+        found = [
+            Explanation(one) for one in retriever.search(query, settings.retrieval.k, conditions or None)
+        ]
+        used = retriever.identity["mode"]
+        click.echo(render_json(used, query, conditions, found) if as_json else render_results(found))
+        return
+    if not isinstance(retriever, LocalRetriever):
+        raise ConfigurationError(
+            f"--explain: only an index of our own tells how it ranked, and retrieval.backend is "
+            f"{settings.retrieval.backend}."
+        )
     found = retriever.explain(query, settings.retrieval.k, conditions or None)
     if as_json:
-        click.echo(render_json(retriever, query, conditions, found, explain=explain))
-    elif explain:
-        click.echo(render_explanation(retriever, query, conditions, found))
+        terms = query_terms(retriever, query)
+        click.echo(render_json(retriever.mode, query, conditions, found, terms))
     else:
-        click.echo(render_results(found))
+        click.echo(render_explanation(retriever, query, conditions, found))

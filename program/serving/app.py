@@ -40,8 +40,7 @@ from program.serving.traces import TraceRecorder
 from program.settings import ServingSettings
 from program.trace_capture import traces_in_memory
 from retrieval.errors import CiteqaError
-from retrieval.live_retriever import LiveRetriever
-from retrieval.local_index import LocalIndex
+from retrieval.types import CorpusRetriever
 
 logger = logging.getLogger(__name__)
 
@@ -70,15 +69,11 @@ class Served:
     reader: str
     programs: tuple[str, ...] = ("default",)
     k: int = 5
-    index: LiveRetriever | LocalIndex | None = None
+    index: CorpusRetriever | None = None
     recorder: TraceRecorder | None = None
     pages: MlflowPages | None = None
     health: ModelHealth | None = None
     token: str | None = None
-
-    def snapshot(self) -> LocalIndex | None:
-        """The index as it is now."""
-        return self.index.index if isinstance(self.index, LiveRetriever) else self.index
 
 
 def create_app(served: Served, settings: ServingSettings | None = None) -> ASGIApp:
@@ -200,10 +195,9 @@ class _Server:
         @app.get("/api/document")
         def document(uri: str, chunk: str | None = None) -> dict[str, Any]:
             """The text of an indexed document, and where the passage is in it."""
-            index = served.snapshot()
-            if index is None:
+            if served.index is None:
                 raise RequestFailedError(Failure(404, "document_unknown", "This server shows no documents."))
-            return read_document(index, uri, chunk)
+            return read_document(served.index, uri, chunk)
 
         @app.post("/api/feedback")
         def feedback(said: Feedback) -> dict[str, str]:
@@ -231,24 +225,22 @@ class _Server:
 
     def _trouble(self) -> list[str]:
         trouble = ["The server is ending."] if self._is_ending else []
-        index = self._served.snapshot()
-        if index is not None and not len(index):
-            trouble.append(f"The index at '{index.path}' holds no passage.")
+        if self._served.index is not None and (reason := self._served.index.facts().trouble):
+            trouble.append(reason)
         if self._served.health is not None and (reason := self._served.health.trouble()):
             trouble.append(reason)
         return trouble
 
     def _describe(self) -> dict[str, Any]:
-        served, index = self._served, self._served.snapshot()
+        served = self._served
+        facts = None if served.index is None else served.index.facts()
         return {
             "reader": served.reader,
             "extractive": served.reader == ExtractiveReader.name,
             "programs": list(served.programs),
             "k": served.k,
-            "index": None
-            if index is None
-            else {"documents": index.manifest.documents, "passages": len(index)},
-            "languages": [] if index is None else index.languages(),
+            "index": facts and {"documents": facts.documents, "passages": facts.passages},
+            "languages": list(facts.languages) if facts else [],
             "examples": list(self._settings.examples),
             "auth": served.token is not None,
             "tracing": served.recorder is not None,

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from program.serving.failures import Failure, RequestFailedError
-from retrieval.local_index import LocalIndex
-from retrieval.types import Passage
+from retrieval.types import CorpusRetriever, Passage
 
 _GAP = "\n\n"
 
 
-def read_document(index: LocalIndex, doc_uri: str, chunk_id: str | None = None) -> dict[str, Any]:
+def read_document(index: CorpusRetriever, doc_uri: str, chunk_id: str | None = None) -> dict[str, Any]:
     """The document's text as it is indexed, and where in it the passage `chunk_id` stands.
 
     `text[start:end]`, in characters, is the passage; both are None where none is asked for or it is not of

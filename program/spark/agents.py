@@ -11,9 +11,9 @@ from typing import Any
 
 from program.content_store import content_key
 from program.identity import answer_identity
+from program.retrievers import corpus_hash
 from program.settings import Settings
 from retrieval.errors import ConfigurationError
-from retrieval.local_index import LocalIndex
 
 _PROGRESS = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
 _AGENT_TASK = "agent/v1/responses"
@@ -59,8 +59,7 @@ def find_agent(settings: Settings, model: str | None) -> NamedAgent | Configured
         RetrievalError: if the configured index cannot be opened.
     """
     if model is None:
-        index = LocalIndex.open(settings.retrieval.index).content_hash
-        return ConfiguredAgent(settings, content_key(answer_identity(settings, index)))
+        return ConfiguredAgent(settings, content_key(answer_identity(settings, corpus_hash(settings))))
     info = _describe(model)
     if (info.metadata or {}).get("task") != _AGENT_TASK:
         raise ConfigurationError(

@@ -1,0 +1,99 @@
+"""The sections of the settings that name what is elsewhere: a workspace's indexes and endpoints, a database."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from program.section import Section
+
+
+class ResilienceSettings(Section):
+    """What a search bears from a service that is slow, busy or away."""
+
+    timeout_s: float = Field(10, gt=0, description="for one search, retries included")
+    attempt_timeout_s: float = Field(5, gt=0, description="for one attempt")
+    num_retries: int = Field(3, ge=0, le=20, description="after 429, 5xx and broken connections")
+    open_after: int = Field(5, ge=1, description="failures in a row after which the service is left alone")
+    open_s: float = Field(10, gt=0, description="for how long, before one search tries again")
+
+
+class VectorSearchColumns(Section):
+    """Which columns of a Vector Search index hold what; `others` travel as metadata."""
+
+    primary_key: str = "chunk_id"
+    text: str = "text"
+    doc_uri: str = "doc_uri"
+    title: str | None = None
+    lang: str | None = None
+    others: tuple[str, ...] = ()
+
+
+class VectorSearchSettings(Section):
+    """A Databricks Vector Search (AI Search) index: `retrieval.backend: vector_search`."""
+
+    index: str | None = Field(None, description="catalog.schema.index")
+    endpoint: str | None = Field(
+        None, description="the Vector Search endpoint; found by the index where unset"
+    )
+    columns: VectorSearchColumns = VectorSearchColumns()
+    query_type: Literal["auto", "ann", "hybrid", "full_text"] = "auto"
+    score_threshold: float | None = Field(None, ge=0, le=1)
+    rerank_columns: tuple[str, ...] = Field((), description="read by Databricks' reranker; none: off")
+    user_credentials: bool = Field(False, description="search as the user who asks (on behalf of)")
+    resilience: ResilienceSettings = ResilienceSettings()
+
+
+class PgVectorSettings(Section):
+    """A table in PostgreSQL with pgvector (Lakebase in a workspace): `retrieval.backend: pgvector`.
+
+    The password is PGPASSWORD in the environment, as for every PostgreSQL client, or a Databricks token where
+    `lakebase_instance` is set.
+    """
+
+    dsn: str | None = Field(
+        None, description="host=… dbname=… user=…, or postgresql://…; unset: PG* variables"
+    )
+    lakebase_instance: str | None = Field(None, description="its tokens are the password")
+    table: str = "passages"
+    resilience: ResilienceSettings = ResilienceSettings()
+
+
+class MemorySettings(Section):
+    """Where conversations are kept, so that a `conversation_id` goes on with one; nowhere where unset.
+
+    `store` is sqlite:///path or postgresql://…, the password of which is PGPASSWORD.
+    """
+
+    store: str | None = None
+    lakebase_instance: str | None = None
+    expire_days: float = Field(30, gt=0)
+
+
+class DeploymentSettings(Section):
+    """What `citeqa deploy` makes in a workspace."""
+
+    model: str | None = Field(None, description="catalog.schema.model in Unity Catalog")
+    endpoint: str | None = Field(None, description="the serving endpoint; unset: as Databricks names it")
+    app: str = "citeqa"
+    workload_size: Literal["Small", "Medium", "Large"] = "Small"
+    scale_to_zero: bool = False
+    environment: dict[str, str] = Field(default_factory=dict, description="variables of what is deployed")
+    secrets: dict[str, str] = Field(default_factory=dict, description="variable: scope/key of a secret")
+    tags: dict[str, str] = Field(default_factory=dict)
+    can_query: tuple[str, ...] = Field((), description="users and groups that may ask it")
+    user_scopes: tuple[str, ...] = Field((), description="what it may do on behalf of the user who asks")
+    budget_policy: str | None = None
+    timeout_min: float = Field(45, gt=0, description="how long the deployment is waited for")
+
+
+class PipelineSettings(Section):
+    """The corpus pipeline on Spark: `citeqa index --engine spark`."""
+
+    table: str | None = Field(None, description="catalog.schema.table, or a directory")
+    format: Literal["auto", "delta", "parquet"] = "auto"
+    index: str | None = Field(None, description="catalog.schema.index that follows the table; unset: none")
+    endpoint: str | None = Field(None, description="the Vector Search endpoint")
+    embedding_endpoint: str | None = Field(None, description="managed embeddings; unset: our own vectors")
+    options: dict[str, Any] = Field(default_factory=dict, description="of Spark's reader of the documents")
