@@ -103,11 +103,6 @@ class FeedbackSettings(Section):
 class RetrievalSettings(Section):
     """Where passages are found, how they are ranked, and how many are read. docs/ranking.md tells of each."""
 
-    backend: Literal["local", "vector_search", "pgvector"] = Field(
-        "local", description="an index of our own, a Databricks Vector Search index, or a PostgreSQL table"
-    )
-    vector_search: VectorSearchSettings = VectorSearchSettings()
-    pgvector: PgVectorSettings = PgVectorSettings()
     index: str = "build/index"
     k: int = Field(5, ge=1, le=1000)
     filters: dict[str, Any] = Field(default_factory=dict)
@@ -133,6 +128,11 @@ class RetrievalSettings(Section):
         "none", description="what is read around a passage"
     )
     expand_tokens: int = Field(600, ge=16, le=100_000, description="how long a passage may become by that")
+    backend: Literal["local", "vector_search", "pgvector"] = Field(
+        "local", description="an index of our own, a Databricks Vector Search index, or a PostgreSQL table"
+    )
+    vector_search: VectorSearchSettings = VectorSearchSettings()
+    pgvector: PgVectorSettings = PgVectorSettings()
 
 
 class ReaderSettings(Section):
