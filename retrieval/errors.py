@@ -8,6 +8,7 @@
     ├── RetrievalError          a search could not be done
     │   ├── IndexMissingError   there is no index there yet
     │   ├── IndexUnusableError  there is one, but foreign, newer, older or corrupt
+    │   ├── ServiceUnavailableError  what is searched is elsewhere, and busy, failing or away: later it may work
     │   ├── EmbeddingError      the embedding model could not be reached or did not answer usably
     │   └── FilterError         a filter is malformed
     ├── RequestError            a question or request cannot be answered as it was put
@@ -53,6 +54,10 @@ class IndexMissingError(RetrievalError):
 
 class IndexUnusableError(RetrievalError):
     """There is an index, but it is foreign, newer, older or corrupt."""
+
+
+class ServiceUnavailableError(RetrievalError):
+    """What is searched is elsewhere, and busy, failing or away: later it may work."""
 
 
 class EmbeddingError(RetrievalError):
