@@ -5,19 +5,18 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
+from typing import cast
 
 from tantivy import Occur, Query, Schema
 
-from retrieval.errors import FilterError
+from retrieval.conditions import COMPARISONS, Condition, read_conditions
 from retrieval.types import Filters, MetadataValue, Passage
 
 FACETS = "facets"
 """The multi-valued, untokenized index field that holds the facet terms of a passage."""
 
-_COMPARISONS = (">=", "<=", ">", "<")
-_OPERATORS = ("NOT", *_COMPARISONS)
 _LONGEST_VALUE = 200
 _HEX_DIGITS = "0123456789abcdef"
 
@@ -51,56 +50,20 @@ def filter_query(schema: Schema, filters: Filters) -> Query | None:
     Raises:
         FilterError: if a filter has an unknown operator, or a value that its operator does not take.
     """
-    clauses = [_condition(schema, key, value) for key, value in filters.items()]
+    clauses = [_clause(schema, condition) for condition in read_conditions(filters)]
     if not clauses:
         return None
     # What is only excluded must be excluded from something.
     return Query.boolean_query([(Occur.Must, Query.all_query()), *clauses])
 
 
-def _condition(schema: Schema, key: str, value: object) -> tuple[Occur, Query]:
-    name, operator = _parse_key(key)
-    if operator in _COMPARISONS:
-        pattern = "|".join(_patterns(name, operator, _number(key, value)))
+def _clause(schema: Schema, condition: Condition) -> tuple[Occur, Query]:
+    if condition.operator in COMPARISONS:
+        bound = _to_float(cast("float", condition.values[0]))
+        pattern = "|".join(_patterns(condition.field, condition.operator, bound))
         return Occur.Must, Query.regex_query(schema, FACETS, pattern)
-    terms = [facet(name, one) for one in _values(key, value)]
-    return (Occur.MustNot if operator else Occur.Must), Query.term_set_query(schema, FACETS, terms)
-
-
-def _parse_key(key: object) -> tuple[str, str]:
-    if not isinstance(key, str) or not key.strip():
-        raise FilterError(f"A filter needs the name of a field, got {key!r}")
-    name, _, last = key.strip().rpartition(" ")
-    if name and last.upper() in _OPERATORS:
-        return name.strip(), last.upper()
-    if name and (last == "LIKE" or not any(map(str.isalnum, last))):
-        raise FilterError(
-            f"Filter {key!r}: unknown operator {last!r}; use {', '.join(_OPERATORS)}, or none for equality"
-        )
-    return key.strip(), ""
-
-
-def _values(key: str, value: object) -> list[MetadataValue]:
-    values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    if not values:
-        raise FilterError(
-            f"Filter {key!r}: the list is empty, so that nothing could match. Leave the filter out."
-        )
-    return [_value(key, one) for one in values]
-
-
-def _value(key: str, value: object) -> MetadataValue:
-    if (isinstance(value, float) and math.isnan(value)) or not isinstance(value, str | int | float | bool):
-        raise FilterError(
-            f"Filter {key!r}: {value!r} is not a text, a number, a truth value, or a list of these."
-        )
-    return value
-
-
-def _number(key: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
-        raise FilterError(f"Filter {key!r}: a comparison needs a number, got {value!r}")
-    return _to_float(value)
+    terms = [facet(condition.field, one) for one in condition.values]
+    return (Occur.MustNot if condition.operator else Occur.Must), Query.term_set_query(schema, FACETS, terms)
 
 
 @lru_cache(maxsize=1024)
