@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -21,6 +21,7 @@ STATUS = {
     "RESOURCE_DOES_NOT_EXIST": 404,
     "ENDPOINT_NOT_FOUND": 404,
     "ABORTED": 409,
+    "RESOURCE_CONFLICT": 409,
     "RESOURCE_ALREADY_EXISTS": 409,
     "ALREADY_EXISTS": 409,
     "RESOURCE_EXHAUSTED": 429,
@@ -49,6 +50,7 @@ class Request:
     body: bytes
     user: str = ""
     parameters: dict[str, str] = field(default_factory=dict)
+    query_string: str = ""
 
     def json(self, *, known: Iterable[str], required: Iterable[str] = ()) -> dict[str, Any]:
         """The body as an object with no field but the `known` ones, and each of the `required`."""
@@ -176,17 +178,7 @@ class Wire(ThreadingHTTPServer):
                     self.unknown.append(f"{request.method} {request.path}")
                 raise ApiError("ENDPOINT_NOT_FOUND", f"No API found for '{request.method} {request.path}'")
             handler, parameters = found
-            said = handler(
-                Request(
-                    request.method,
-                    request.path,
-                    request.query,
-                    request.headers,
-                    request.body,
-                    user,
-                    parameters,
-                )
-            )
+            said = handler(replace(request, user=user, parameters=parameters))
             return said if isinstance(said, Reply) else Reply(said if said is not None else {})
         except ApiError as error:
             status = STATUS.get(error.code, 400)
@@ -207,7 +199,8 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        request = Request(self.command, parts.path, dict(parse_qsl(parts.query)), headers, body)
+        query = dict(parse_qsl(parts.query))
+        request = Request(self.command, parts.path, query, headers, body, query_string=parts.query)
         if self.server.latency_s:
             time.sleep(self.server.latency_s)
         fault = self.server.take_fault(request.method, request.path)

@@ -6,7 +6,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from fake_workspace.agent_deployments import AgentDeployments
+from fake_workspace.files import Files
 from fake_workspace.identity import Identity
+from fake_workspace.mlflow_api import MlflowApi
+from fake_workspace.model_serving import ModelServing
+from fake_workspace.search import VectorSearch
+from fake_workspace.unity_catalog import UnityCatalog
 from fake_workspace.wire import Call, Fault, Router, Wire
 
 
@@ -20,6 +26,12 @@ class FakeWorkspace:
     def __init__(self) -> None:
         self.router = Router()
         self.identity = Identity(self)
+        self.files = Files(self)
+        self.unity_catalog = UnityCatalog(self)
+        self.vector_search = VectorSearch(self)
+        self.model_serving = ModelServing(self)
+        self.agent_deployments = AgentDeployments(self)
+        self.mlflow = MlflowApi(self)  # the last: it takes every path below mlflow/ that is left
         self._wire = Wire(self.router, self.identity.user_of)
         self._thread = threading.Thread(target=self._wire.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
@@ -35,6 +47,7 @@ class FakeWorkspace:
         self._wire.shutdown()
         self._wire.server_close()
         self._thread.join()
+        self.mlflow.close()
 
     @property
     def url(self) -> str:
