@@ -112,7 +112,7 @@ def _our_program(settings: Settings) -> Subject:
         identity=run_identity(settings, corpus_hash(settings)),
         parameters=settings.model_dump(include=_OUR_SECTIONS),
         open=build,
-        k=settings.retrieval.k,
+        k=settings.retrieval.k if settings.program.kind == "fixed" else None,
         documents=known_documents(settings),
         is_ours=True,
     )

@@ -23,7 +23,7 @@ def ask_agent(
 ) -> dict[str, Any]:
     """The agent's finished answer as a dictionary: `answer`, `citations`, and all of `custom_outputs`.
 
-    `on_text` is given the text as it streams.
+    `steps` are the items of the tools that were called on the way. `on_text` is given the text as it streams.
 
     Raises:
         CiteqaError: if the question cannot be answered.
@@ -31,18 +31,24 @@ def ask_agent(
     custom = {"filters": dict(filters)} if filters else None
     request = ResponsesAgentRequest(input=[{"role": "user", "content": question}], custom_inputs=custom)
     answer: dict[str, Any] = {}
+    steps: list[dict[str, Any]] = []
     for event in agent.predict_stream(request):
         body = event.model_dump()
         if event.type == "response.output_text.delta" and on_text:
             on_text(body["delta"])
-        if event.type == "response.output_item.done":
-            content = body["item"]["content"][0]
-            answer = {
-                "question": question,
-                "answer": content["text"],
-                "citations": content["annotations"],
-                **(body["custom_outputs"] or {}),
-            }
+        if event.type != "response.output_item.done":
+            continue
+        if body["item"]["type"] != "message":
+            steps.append(body["item"])
+            continue
+        content = body["item"]["content"][0]
+        answer = {
+            "question": question,
+            "answer": content["text"],
+            "citations": content["annotations"],
+            **(body["custom_outputs"] or {}),
+            **({"steps": steps} if steps else {}),
+        }
     return answer
 
 
@@ -64,6 +70,8 @@ def render_sources_list(answer: Mapping[str, Any]) -> str:
     unused = [source for source in answer["sources"] if not source["cited"]]
     if unused:
         lines += ["", "Retrieved, not cited", *map(_source_line, unused)]
+    if answer.get("steps"):
+        lines += ["", "Searched for", *(f"  {query}" for query in answer["query"].splitlines())]
     return "\n".join([*lines, "", _reader_line(answer["reader"])]).lstrip("\n")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import dspy
@@ -14,6 +15,7 @@ from program.language_models import build_adapter, build_lm
 from program.program_sources import locate_state
 from program.qa import CitedQA
 from program.rate_limit import limiter_for
+from program.react import ReActQA
 from program.readers import LMReader
 from program.retrievers import open_retriever
 from program.settings import Settings
@@ -65,10 +67,10 @@ def load_compiled(program: CitedQA, settings: Settings, name: str = DEFAULT_PROG
         load_state(program, locate_state(source, settings.tracking.uri), origin=source)
 
 
-def program_as_written() -> CitedQA:
+def program_as_written() -> ReActQA:
     """Every predictor that a program can have, with the prompts of the code. For comparing; it cannot answer."""
     lm = dspy.LM("none/none")
-    return CitedQA(_NoDocuments(), LMReader(), condense_with=lm, rewrite_with=lm)
+    return ReActQA(_NoDocuments(), LMReader(), condense_with=lm, rewrite_with=lm)
 
 
 def build_program(
@@ -84,12 +86,13 @@ def build_program(
     For work that asks many questions: language-model calls are made once and kept in `record_in`, and with
     `limit_rate` they wait where the provider is busy, with all others of this process.
     """
+    _check_kind(settings)
     extractive = extractive_reader(settings, retriever.idf)
     if not settings.answers_with_lm:
         return CitedQA(retriever, extractive, k=settings.retrieval.k, filters=settings.retrieval.filters)
     limiter = limiter_for(settings.language_model) if limit_rate else None
     lm = build_lm(settings.language_model, record_in=record_in, limiter=limiter)
-    return CitedQA(
+    return _kind(settings, lm)(
         retriever,
         LMReader(lm),
         k=settings.retrieval.k,
@@ -100,6 +103,36 @@ def build_program(
         adapter=build_adapter(settings.language_model),
         fallback=extractive if settings.reader.fallback == "extractive" else None,
     )
+
+
+def _kind(settings: Settings, lm: dspy.LM) -> Callable[..., CitedQA]:
+    program = settings.program
+    match program.kind:
+        case "fixed":
+            return CitedQA
+        case "react":
+            return partial(
+                ReActQA,
+                search_with=lm,
+                max_searches=program.max_searches,
+                max_search_s=program.max_search_s,
+            )
+
+
+def _check_kind(settings: Settings) -> None:
+    program = settings.program
+    if program.kind != "react":
+        return
+    if not settings.answers_with_lm:
+        raise ConfigurationError(
+            "program.kind = react: a language model decides what is searched for, and none answers. Set "
+            "language_model.model (and reader.kind to lm or auto), or program.kind to fixed."
+        )
+    if program.rewrite_query or program.search_question_too:
+        raise ConfigurationError(
+            "program.kind = react writes its own queries: program.rewrite_query and program.search_question_too "
+            "must be false, or program.kind fixed."
+        )
 
 
 def extractive_reader(settings: Settings, weigh: Weigh) -> ExtractiveReader:

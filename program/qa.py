@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import dspy
 from dspy.utils.exceptions import DSPyError
@@ -13,13 +13,22 @@ from program.lm_errors import describe_lm_error, failure_kind
 from program.readers import Reader
 from program.signatures import CondenseQuestion, RewriteQuery
 from program.streaming import emitting, watching_emits
-from program.types import CitedAnswer, Emit, Message, Turn
+from program.types import CitedAnswer, Emit, Message, ToolStep, Turn
 from retrieval.errors import LanguageModelError, RequestError
 from retrieval.tracing import traced_search
 from retrieval.types import Filters, Passage, Retriever
 
 HISTORY_MESSAGES = 8
 """How many of the latest messages a follow-up question is read against."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was searched for and found; `steps` are the tools that a model called to that end."""
+
+    queries: Sequence[str]
+    passages: Sequence[Passage]
+    steps: tuple[ToolStep, ...] = ()
 
 
 class CitedQA(dspy.Module):  # type: ignore[misc]
@@ -93,23 +102,33 @@ class CitedQA(dspy.Module):  # type: ignore[misc]
         filters: Filters | None = None,
     ) -> dspy.Prediction:
         """A prediction with `answer` (text) and `cited` (the `CitedAnswer`)."""
-        clock = _Clock()
+        clock = Clock()
         # Stated here because DSPy's default adapter is about to change, and streaming depends on it.
         with dspy.context(adapter=self.adapter), dspy.track_usage() as usage:
             query = self._standalone(question, history[-HISTORY_MESSAGES:])
             clock.lap("condense")
             both = {**(self.filters or {}), **(filters or {})}
-            wanted = [query]
-            if self.rewrite is not None:
-                wanted = self._rewritten(self.rewrite, query)
-                clock.lap("rewrite")
-            passages = traced_search(self.retriever, wanted, k or self.k, both or None)
+            found = self._find(query, k or self.k, both or None, clock)
             clock.lap("retrieve")
-            answer = self._read(query, passages)
+            answer = self._read(query, found.passages)
             clock.lap("read")
         tokens = _total_tokens(usage.get_total_tokens())
-        answer = replace(answer, query="\n".join(wanted), usage=tokens, timings_ms=clock.laps_ms)
+        answer = replace(
+            answer,
+            query="\n".join(found.queries),
+            steps=found.steps,
+            usage=tokens,
+            timings_ms=clock.laps_ms,
+        )
         return dspy.Prediction(answer=answer.text, cited=answer)
+
+    def _find(self, question: str, k: int, filters: Filters | None, clock: Clock) -> Found:
+        """What there is to answer from; where it is looked for in another way, this is what differs."""
+        queries = [question]
+        if self.rewrite is not None:
+            queries = self._rewritten(self.rewrite, question)
+            clock.lap("rewrite")
+        return Found(queries, traced_search(self.retriever, queries, k, filters))
 
     def _standalone(self, question: str, history: Sequence[Message]) -> str:
         if not history:
@@ -157,7 +176,7 @@ def _with_previous(question: str, history: Sequence[Message]) -> str:
     return f"{previous}\n{question}".strip()
 
 
-class _Clock:
+class Clock:
     """Milliseconds between calls of `lap`, by name."""
 
     def __init__(self) -> None:
@@ -165,6 +184,7 @@ class _Clock:
         self._last = time.perf_counter()
 
     def lap(self, name: str) -> None:
+        """What passed since the last lap, or the beginning, was `name`'s."""
         now = time.perf_counter()
         self.laps_ms[name] = round(1000 * (now - self._last), 3)
         self._last = now

@@ -89,8 +89,10 @@ def _unsaid(answer: str, said: str) -> str:
 
 def format_passages(passages: Sequence[Passage]) -> str:
     """The passages as the prompt shows them: numbered from 1, each with its title, section and source."""
-    return "\n\n".join(
-        f"[{number}] {' > '.join(dict.fromkeys((passage.title, *passage.headings)))} ({passage.doc_uri})\n"
-        f"{passage.text}"
-        for number, passage in enumerate(passages, start=1)
-    )
+    return "\n\n".join(format_passage(number, passage) for number, passage in enumerate(passages, start=1))
+
+
+def format_passage(number: int, passage: Passage) -> str:
+    """One passage as the prompt shows it."""
+    headings = " > ".join(dict.fromkeys((passage.title, *passage.headings)))
+    return f"[{number}] {headings} ({passage.doc_uri})\n{passage.text}"

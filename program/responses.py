@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -10,12 +11,14 @@ from mlflow.types.responses import (
     ResponsesAgentResponse,
     ResponsesAgentStreamEvent,
     create_annotation_added,
+    create_function_call_item,
+    create_function_call_output_item,
     create_text_delta,
     create_text_output_item,
 )
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from program.types import Citation, CitedAnswer, Message, Piece, Turn
+from program.types import Citation, CitedAnswer, Message, Piece, ToolCall, ToolStep, Turn
 from program.well_formed import shorten as shorten
 from retrieval.errors import RequestError
 from retrieval.types import Passage
@@ -95,9 +98,9 @@ def _text(content: Any) -> str:
 
 
 def render_response(answer: CitedAnswer, item_id: str) -> ResponsesAgentResponse:
-    """The whole answer as one output item with its annotations, sources in `custom_outputs`."""
+    """The whole answer: the tools that were called, the text with its annotations, sources in `custom_outputs`."""
     return ResponsesAgentResponse(
-        output=[render_item(answer, item_id)],
+        output=[*map(render_step, answer.steps), render_item(answer, item_id)],
         status="completed",
         model=answer.reader,
         usage=_usage(answer),
@@ -110,16 +113,20 @@ def render_events(
 ) -> Iterator[ResponsesAgentStreamEvent]:
     """Stream events of an answer that is still being written.
 
-    A text delta for each text piece, right after a marker its `url_citation` annotation, and at last the
-    finished item, whose text is exactly the concatenated deltas. `answer` is read once, after the pieces.
+    An item for each tool's call and result, a text delta for each text piece, right after a marker its
+    `url_citation` annotation, and at last the finished item, whose text is exactly the concatenated deltas.
+    `answer` is read once, after the pieces.
     """
     annotations = 0
     for piece in pieces:
-        if isinstance(piece, Citation):
+        event: dict[str, Any]
+        if isinstance(piece, str):
+            event = create_text_delta(piece, item_id)
+        elif isinstance(piece, Citation):
             event = create_annotation_added(item_id, render_annotation(piece), annotations)
             annotations += 1
         else:
-            event = create_text_delta(piece, item_id)
+            event = {"type": "response.output_item.done", "item": render_step(piece)}
         yield ResponsesAgentStreamEvent(**event)
     for final in answer:
         yield ResponsesAgentStreamEvent(
@@ -133,6 +140,22 @@ def render_item(answer: CitedAnswer, item_id: str) -> dict[str, Any]:
     """The answer as a message item."""
     annotations = [render_annotation(citation) for citation in answer.citations]
     return create_text_output_item(answer.text, item_id, annotations)
+
+
+def render_step(step: ToolStep) -> dict[str, Any]:
+    """A tool's call as a `function_call` item, what it came to as a `function_call_output`, both with ids of one call.
+
+    The output is JSON: `passages`, each with its number in the answer, and `problem` where there was one.
+    """
+    id_ = step.call_id.removeprefix("call_")
+    if isinstance(step, ToolCall):
+        arguments = json.dumps(step.arguments, ensure_ascii=False, default=str)
+        item = create_function_call_item(f"fc_{id_}", step.call_id, step.name, arguments)
+        return {**item, "status": "completed"}
+    passages = [_render_found(number, passage) for number, passage in step.found.items()]
+    output = {"passages": passages, **({"problem": step.problem} if step.problem else {})}
+    item = create_function_call_output_item(step.call_id, json.dumps(output, ensure_ascii=False))
+    return {**item, "id": f"fco_{id_}", "status": "completed"}
 
 
 def render_annotation(citation: Citation) -> dict[str, Any]:
@@ -182,6 +205,11 @@ def _render_source(number: int, passage: Passage, cited: bool) -> dict[str, Any]
         "score": round(passage.score, 4),
         "snippet": shorten(passage.text, _SNIPPET_CHARACTERS),
     }
+
+
+def _render_found(number: int, passage: Passage) -> dict[str, Any]:
+    snippet = shorten(passage.text, _SNIPPET_CHARACTERS)
+    return {"number": number, "title": passage.title, "url": passage.url, "snippet": snippet}
 
 
 def _usage(answer: CitedAnswer) -> dict[str, Any] | None:

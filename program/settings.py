@@ -190,6 +190,7 @@ class ProgramSettings(Section):
         description="fixed: one search for each question; react: the model decides what it searches for",
     )
     max_searches: int = Field(5, ge=1, le=50, description="react: searches for one question")
+    max_search_s: float = Field(60, gt=0, description="react: after so long it answers from what was found")
     states: dict[str, str] = Field(default_factory=dict)
     rewrite_query: bool = Field(
         False, description="have the model write the search query; several lines are several, fused"

@@ -25,8 +25,11 @@ from retrieval.errors import ProgramStateError
 
 __all__ = ["FORMAT", "VERSION", "dump_program", "load_state", "save_state"]
 
-_SETTINGS = {"rewrite": "program.rewrite_query"}
-"""The predictors that a program has by a setting, and its name."""
+_SETTINGS = {
+    "rewrite": ("program.rewrite_query", "true", "false"),
+    "decide": ("program.kind", "react", "fixed"),
+}
+"""The predictors that a program has by a setting: its name, and its values with the predictor and without."""
 
 
 def save_state(
@@ -113,9 +116,11 @@ def _check_predictors(
 def _advice(ours: set[str], saved: set[str]) -> str:
     if not ours:
         return "It needs a language model: set language_model.model, and reader.kind to lm or auto."
-    for name, setting in _SETTINGS.items():
+    for name, (setting, has, has_not) in _SETTINGS.items():
         if (ours ^ saved) == {name}:
-            return f"Set {setting} to {'true' if name in saved else 'false, or compile the program with it'}."
+            return (
+                f"Set {setting} to {has if name in saved else f'{has_not}, or compile the program with it'}."
+            )
     return "Use it with the reader and the settings that it was compiled for."
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from retrieval.types import Filters, Passage
 
@@ -52,6 +52,27 @@ class Citation:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool that was called on the way to an answer, by its name and the arguments that the model gave."""
+
+    call_id: str
+    name: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What the call with the same `call_id` came to: passages by their number in the answer, or why there are none."""
+
+    call_id: str
+    found: Mapping[int, Passage]
+    problem: str = ""
+
+
+ToolStep: TypeAlias = ToolCall | ToolResult
+
+
+@dataclass(frozen=True, slots=True)
 class CitedAnswer:
     """An answer, what it cites, and what was retrieved for it (best first).
 
@@ -59,7 +80,8 @@ class CitedAnswer:
     who wrote it: `extractive` or the language model. `query` is what was searched for: the question, or
     the follow-up made to stand alone. `dropped_markers` counts markers that pointed at no passage and
     were removed. `fallback_reason` is why another reader than the configured one answered; empty if none did.
-    `usage` holds tokens by name, `timings_ms` milliseconds by stage.
+    `usage` holds tokens by name, `timings_ms` milliseconds by stage. `steps` are the tools that a model called on
+    the way, each call followed by its result; none where no model decides.
     """
 
     text: str
@@ -72,6 +94,7 @@ class CitedAnswer:
     fallback_reason: str = ""
     usage: Mapping[str, int] = field(default_factory=dict)
     timings_ms: Mapping[str, float] = field(default_factory=dict)
+    steps: tuple[ToolStep, ...] = ()
 
     @property
     def cited_uris(self) -> list[str]:
@@ -79,8 +102,11 @@ class CitedAnswer:
         return list(dict.fromkeys(citation.passage.doc_uri for citation in self.citations))
 
 
-Piece: TypeAlias = str | Citation
-"""A piece of a streamed answer: text to append, or a citation whose marker was just appended."""
+Piece: TypeAlias = str | Citation | ToolCall | ToolResult
+"""A piece of a streamed answer: text to append, a citation whose marker was just appended, or a tool's call or result.
+
+Tools are called before the first text.
+"""
 
 Emit: TypeAlias = Callable[[Piece], None]
 """Takes the pieces of an answer as they come. The concatenated text pieces are the final text."""

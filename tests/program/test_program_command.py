@@ -75,9 +75,10 @@ def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[str, str]:
-    """The program as it is written, without query rewriting, and one that was compiled."""
+    """The program as it is written, without what settings add, and one that was compiled."""
     program = program_as_written()
     program.rewrite = None
+    del program.decide
     save_state(program, tmp_path / "seed.json")
     answer = program.reader.answer  # type: ignore[attr-defined]
     said = answer.signature.instructions.replace("briefly and\ndirectly", "in two sentences")
