@@ -141,7 +141,9 @@ class CiteqaAgent(CitingAgent):
         """Take the configuration, the index and the models that were logged with the agent."""
         config = dict(context.model_config or {})
         artifacts = context.artifacts or {}
-        retrieval = {**config.get("retrieval", {}), "index": artifacts[INDEX_ARTIFACT]}
+        retrieval = dict(config.get("retrieval", {}))
+        if INDEX_ARTIFACT in artifacts:  # an index in a workspace or a database stays where it is
+            retrieval["index"] = artifacts[INDEX_ARTIFACT]
         config["retrieval"] = _with_logged(retrieval, "rerank", artifacts)
         config = _with_logged(config, "embedder", artifacts)
         reader = config.get("reader", {})

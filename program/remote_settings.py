@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -72,28 +72,64 @@ class MemorySettings(Section):
 
 
 class DeploymentSettings(Section):
-    """What `citeqa deploy` makes in a workspace."""
+    """What `citeqa deploy` makes in a workspace. docs/databricks.md tells of it."""
 
-    model: str | None = Field(None, description="catalog.schema.model in Unity Catalog")
-    endpoint: str | None = Field(None, description="the serving endpoint; unset: as Databricks names it")
-    app: str = "citeqa"
-    workload_size: Literal["Small", "Medium", "Large"] = "Small"
-    scale_to_zero: bool = False
+    model: str | None = Field(None, description="serving: catalog.schema.model in Unity Catalog")
+    endpoint: str | None = Field(None, description="serving: its endpoint; unset: as Databricks names it")
+    app: str = Field("citeqa", description="apps: the name of the app")
+    bundle: str = Field("build/databricks-app", description="apps: the folder that the bundle is written to")
+    description: str | None = None
+    workload_size: Literal["Small", "Medium", "Large"] = Field(
+        "Small", description="serving: 4, 8-16 or 16-64 answers at once"
+    )
+    scale_to_zero: bool = Field(
+        False, description="serving: costs nothing unused; the first answer waits then"
+    )
+    compute_size: Literal["MEDIUM", "LARGE", "XLARGE"] = Field("MEDIUM", description="apps: how large")
     environment: dict[str, str] = Field(default_factory=dict, description="variables of what is deployed")
     secrets: dict[str, str] = Field(default_factory=dict, description="variable: scope/key of a secret")
-    tags: dict[str, str] = Field(default_factory=dict)
+    tags: dict[str, str] = Field(default_factory=dict, description="serving: of the endpoint")
+    tables: tuple[str, ...] = Field((), description="tables that the agent may read besides")
+    functions: tuple[str, ...] = Field((), description="functions that it may call besides")
     can_query: tuple[str, ...] = Field((), description="users and groups that may ask it")
+    can_manage: tuple[str, ...] = Field((), description="users and groups that may change it")
     user_scopes: tuple[str, ...] = Field((), description="what it may do on behalf of the user who asks")
-    budget_policy: str | None = None
+    usage_policy: str | None = Field(None, description="the id of the policy that it is billed by")
+    instance_profile: str | None = Field(None, description="serving: its ARN, on AWS")
+    keep_versions: int = Field(2, ge=1, le=15, description="serving: versions that stay, to roll back to")
+    check: Literal["environment", "process", "none"] = Field(
+        "environment",
+        description="serving: asked before it is registered: in an environment of its own, in a process, not",
+    )
+    question: str | None = Field(None, description="what is asked to check it: one that it can answer")
     timeout_min: float = Field(45, gt=0, description="how long the deployment is waited for")
 
 
 class PipelineSettings(Section):
-    """The corpus pipeline on Spark: `citeqa index --engine spark`."""
+    """The corpus pipeline on Spark: `citeqa index --engine spark`. docs/corpus-pipeline.md tells of it.
 
-    table: str | None = Field(None, description="catalog.schema.table, or a directory")
-    format: Literal["auto", "delta", "parquet"] = "auto"
+    Vectors are ours where `embedder.model` is set, or Databricks makes them where `embedding_endpoint` is.
+    """
+
+    table: str | None = Field(
+        None, description="catalog.schema.table, or a directory: a Delta table either way"
+    )
+    registered_as: str | None = Field(
+        None,
+        description="catalog.schema.table, by which Unity Catalog knows a table that is a directory here",
+    )
+    metadata_columns: dict[str, Literal["string", "bigint", "double", "boolean"]] = Field(
+        default_factory=dict, description="metadata with columns of their own, to filter by, and their types"
+    )
     index: str | None = Field(None, description="catalog.schema.index that follows the table; unset: none")
-    endpoint: str | None = Field(None, description="the Vector Search endpoint")
-    embedding_endpoint: str | None = Field(None, description="managed embeddings; unset: our own vectors")
-    options: dict[str, Any] = Field(default_factory=dict, description="of Spark's reader of the documents")
+    endpoint: str | None = Field(None, description="the Vector Search endpoint that a new index is made at")
+    embedding_endpoint: str | None = Field(
+        None, description="the serving endpoint by which Databricks embeds; unset: vectors of embedder.model"
+    )
+    wait_min: float = Field(0, ge=0, description="how long the index is waited for, until it is up to date")
+    embedding_tasks: int | None = Field(
+        None, ge=1, description="tasks that embed at once; unset: as many as Spark runs"
+    )
+    requests_per_minute: float | None = Field(
+        None, gt=0, description="to the embedding model, of all tasks together; unset: as many as it bears"
+    )

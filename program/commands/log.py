@@ -18,7 +18,7 @@ def log(config: str | None, overrides: tuple[str, ...], debug: bool, name: str, 
     """
     settings = read_settings(config, overrides)
 
-    from program.deploy import log_agent
+    from program.deployment.log import log_agent
     from program.tracking import connect
 
     connect(settings.tracking)

@@ -25,7 +25,7 @@ from mlflow.types.schema import ColSpec, Schema
 
 from program.batch_asking import NO_ANSWER, describe_failure, to_request
 from program.batch_questions import FIELDS, QuestionTable, Row
-from program.deploy import code_paths
+from program.deployment.log import code_paths
 from program.threads import map_in_threads
 from program.well_formed import well_formed_value
 

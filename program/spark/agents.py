@@ -45,7 +45,7 @@ class ConfiguredAgent:
         Raises:
             CiteqaError: as `log_agent`.
         """
-        from program.deploy import log_agent
+        from program.deployment.log import log_agent
 
         with quietly():
             return str(log_agent(self.settings).model_uri)

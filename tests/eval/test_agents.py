@@ -29,7 +29,7 @@ from eval.logged_models import find_model
 from eval.questions import Question
 from eval.replies import duration_ms
 from eval.traces import collect_traces
-from program.deploy import log_agent
+from program.deployment.log import log_agent
 from program.settings import Settings, TrackingSettings, validate_settings
 from retrieval.errors import (
     AgentError,

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 
 from program.agent import CiteqaAgent
 from program.asking import ask_agent
-from program.deploy import log_agent
+from program.deployment.log import log_agent
 from program.identity import answer_identity
 from program.program_sources import DOWNLOADS, forget_located, locate_state
 from program.prompt_registry import register_program

@@ -25,14 +25,17 @@ import program
 import retrieval
 from program.agent import CiteqaAgent
 from program.assembly import build_program
-from program.deploy import (
+from program.deployment.artifacts import SERVED_SECTIONS
+from program.deployment.log import log_agent
+from program.deployment.requirements import (
+    DATABRICKS_REQUIREMENTS,
     MODEL_REQUIREMENTS,
+    POSTGRES_REQUIREMENTS,
     REQUIREMENTS,
-    SERVED_SECTIONS,
     VECTOR_REQUIREMENTS,
-    databricks_resources,
-    log_agent,
+    VECTOR_SEARCH_REQUIREMENTS,
 )
+from program.deployment.resources import databricks_resources
 from program.embedding import open_configured_embedder
 from program.state import save_state
 from retrieval.errors import ConfigurationError, IndexMissingError, LanguageModelError, StorageError
@@ -208,7 +211,13 @@ def test_the_example_that_is_logged_is_a_request_of_the_interface(logged: ModelI
 def test_what_is_required_is_pinned_to_what_is_installed(logged: ModelInfo) -> None:
     lines = (artifact_directory(logged) / "requirements.txt").read_text().splitlines()
     assert set(lines) >= {f"{name}=={metadata.version(name)}" for name in REQUIREMENTS}
-    assert all("==" in line for line in lines)
+    assert all("==" in line for line in lines[:-1])
+    assert lines[-1] == "-c constraints.txt"
+    pinned = (artifact_directory(logged) / "constraints.txt").read_text().splitlines()
+    assert {f"{name}=={metadata.version(name)}" for name in (*REQUIREMENTS, "pandas", "litellm")} <= set(
+        pinned
+    )
+    assert all("==" in line for line in pinned)
 
 
 def test_a_language_model_that_fails_the_example_is_told(make_settings: Any, language_model: Any) -> None:
@@ -240,7 +249,17 @@ OF_INDEXING = {
 }
 """What reads documents and cuts them, and fetches models: nothing of that is done where an agent serves."""
 
-OPTIONAL = {*MODEL_REQUIREMENTS, *VECTOR_REQUIREMENTS, *OF_INDEXING}
+IN_THE_CONTAINER = {"mlflowserving"}
+"""What is there where Databricks serves a model, and nowhere else."""
+
+OPTIONAL = {
+    *MODEL_REQUIREMENTS,
+    *VECTOR_REQUIREMENTS,
+    *VECTOR_SEARCH_REQUIREMENTS,
+    *POSTGRES_REQUIREMENTS,
+    *DATABRICKS_REQUIREMENTS,
+    *OF_INDEXING,
+}
 
 
 def test_every_package_that_the_served_code_imports_is_required() -> None:
@@ -286,7 +305,7 @@ def served_imports() -> set[str]:
             names = imports(file)
             found |= {name.partition(".")[0] for name in names}
             waiting += [place for name in names for place in places(name)]
-    return found - {*PACKAGES, *sys.stdlib_module_names}
+    return found - {*PACKAGES, *IN_THE_CONTAINER, *sys.stdlib_module_names}
 
 
 def imports(file: Path) -> set[str]:
