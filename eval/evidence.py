@@ -76,7 +76,7 @@ def retrieved_documents(
     ]
     found.sort(key=lambda pair: pair[0].start_time_ns)
     rows = ((row, span, declared) for span, declared in found for row in _rows(span, declared) or ())
-    return _without_repeats(_read_row(*row) for row in rows)
+    return without_repeats(_read_row(*row) for row in rows)
 
 
 def retriever_spans(trace: Trace, mapping: RetrieverMapping | RetrieverMappings | None = None) -> list[Span]:
@@ -160,8 +160,10 @@ def _score(row: Row) -> float | None:
     return float(score) if isinstance(score, int | float) else None
 
 
-def _without_repeats(documents: Iterable[RetrievedDocument]) -> list[RetrievedDocument]:
-    """Each passage once, at its first place. Rows without a passage id cannot be told apart: all stay."""
+def without_repeats(documents: Iterable[RetrievedDocument]) -> list[RetrievedDocument]:
+    """Each passage once, at its first place and with its first score. Rows without a passage id all stay: they cannot
+    be told apart.
+    """
     kept: dict[Any, RetrievedDocument] = {}
     for place, document in enumerate(documents):
         passage = place if document.chunk_id is None else (document.doc_uri, document.chunk_id)

@@ -11,6 +11,7 @@ from typing import Any
 import mlflow
 
 from eval.answering import read_response, to_request
+from eval.evidence import without_repeats
 from eval.questions import Question
 from eval.records import AnswerRecord, Retrieved
 from eval.run_identity import code_hash
@@ -94,7 +95,8 @@ class StagedAgent:
             return Outcome(AnswerRecord(id=question.id, error=repr(error)), False, False)
         latency_ms = round(noted.would_take_ms(1000 * (time.perf_counter() - started)), 3)
         retrieved = tuple(
-            Retrieved(doc_uri=e.doc_uri, chunk_id=e.chunk_id, score=e.score) for e in dict.fromkeys(evidence)
+            Retrieved(doc_uri=e.doc_uri, chunk_id=e.chunk_id, score=e.score)
+            for e in without_repeats(evidence)
         )
         said = read_response(render_response(cited, _ITEM_ID))
         calls = noted.calls or None
