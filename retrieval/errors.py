@@ -12,6 +12,7 @@
     │   ├── EmbeddingError      the embedding model could not be reached or did not answer usably
     │   └── FilterError         a filter is malformed
     ├── RequestError            a question or request cannot be answered as it was put
+    ├── WorkspaceError          a Databricks workspace refused, or could not be reached
     ├── LanguageModelError      the language model could not be reached or did not answer usably
     ├── AgentError              an agent that is evaluated could not be loaded or reached, or answered without evidence
     ├── ProgramStateError       a saved program does not fit, or is not one of ours
@@ -70,6 +71,10 @@ class FilterError(RetrievalError):
 
 class RequestError(CiteqaError):
     """A question or request cannot be answered as it was put."""
+
+
+class WorkspaceError(CiteqaError):
+    """A Databricks workspace refused what was asked of it, or could not be reached."""
 
 
 class LanguageModelError(CiteqaError):
