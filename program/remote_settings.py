@@ -20,27 +20,45 @@ class ResilienceSettings(Section):
 
 
 class VectorSearchColumns(Section):
-    """Which columns of a Vector Search index hold what; `others` travel as metadata."""
+    """Which columns of a Vector Search index hold what; `others` travel as metadata.
 
-    primary_key: str = "chunk_id"
-    text: str = "text"
+    The start and end (characters of the document), the headings and the fragment of its address are of passages that
+    our pipeline made: with them, links open at the passage.
+    """
+
+    primary_key: str | None = Field(None, description="unset: the index's own")
+    text: str | None = Field(None, description="unset: what the index embeds, or text")
     doc_uri: str = "doc_uri"
     title: str | None = None
     lang: str | None = None
+    start: str | None = None
+    end: str | None = None
+    headings: str | None = None
+    fragment: str | None = None
     others: tuple[str, ...] = ()
 
 
 class VectorSearchSettings(Section):
-    """A Databricks Vector Search (AI Search) index: `retrieval.backend: vector_search`."""
+    """A Databricks Vector Search (AI Search) index: `retrieval.backend: vector_search`. See docs/vector-search.md."""
 
     index: str | None = Field(None, description="catalog.schema.index")
     endpoint: str | None = Field(
         None, description="the Vector Search endpoint; found by the index where unset"
     )
     columns: VectorSearchColumns = VectorSearchColumns()
-    query_type: Literal["auto", "ann", "hybrid", "full_text"] = "auto"
-    score_threshold: float | None = Field(None, ge=0, le=1)
+    query_type: Literal["auto", "ann", "hybrid", "full_text"] = Field(
+        "auto", description="auto: hybrid where the question can be embedded, else full_text"
+    )
+    score_threshold: float | None = Field(
+        None, gt=0, le=1, description="what scores less is not found; unset: nothing is"
+    )
     rerank_columns: tuple[str, ...] = Field((), description="read by Databricks' reranker; none: off")
+    endpoint_kind: Literal["auto", "standard", "storage_optimized"] = Field(
+        "auto", description="what filters are written for; auto: as the endpoint says"
+    )
+    direct: bool = Field(
+        True, description="service principals: ask the index's own host, not through the workspace"
+    )
     user_credentials: bool = Field(False, description="search as the user who asks (on behalf of)")
     resilience: ResilienceSettings = ResilienceSettings()
 
@@ -49,14 +67,17 @@ class PgVectorSettings(Section):
     """A table in PostgreSQL with pgvector (Lakebase in a workspace): `retrieval.backend: pgvector`.
 
     The password is PGPASSWORD in the environment, as for every PostgreSQL client, or a Databricks token where
-    `lakebase_instance` is set.
+    `lakebase_instance` is set. docs/postgres.md tells more.
     """
 
     dsn: str | None = Field(
-        None, description="host=… dbname=… user=…, or postgresql://…; unset: PG* variables"
+        None, description="host=… dbname=… user=…, or postgresql://…; what it leaves open are PG* variables"
     )
-    lakebase_instance: str | None = Field(None, description="its tokens are the password")
-    table: str = "passages"
+    lakebase_instance: str | None = Field(
+        None, description="an instance, or projects/…/branches/…/endpoints/…: its tokens are the password"
+    )
+    table: str = Field("passages", description="or schema.table; others with names that begin with it are beside it")
+    max_connections: int = Field(32, ge=1, le=1000, description="of one process, at once")
     resilience: ResilienceSettings = ResilienceSettings()
 
 

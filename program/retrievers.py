@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from program.embedding import open_configured_embedder
 from program.settings import RetrievalSettings, Settings
-from retrieval.errors import ConfigurationError
 from retrieval.generations import read_manifest
 from retrieval.live_retriever import Compose, LiveRetriever
 from retrieval.local_index import LocalIndex
 from retrieval.local_retriever import LocalRetriever, RankingSettings
 from retrieval.ranking.feedback import Feedback
 from retrieval.types import CorpusRetriever
+
+if TYPE_CHECKING:
+    from retrieval.embedders import Embedder
+    from retrieval.ranking.cross_encoder import Reranker
 
 
 def open_retriever(settings: Settings) -> CorpusRetriever:
@@ -29,8 +33,14 @@ def open_retriever(settings: Settings) -> CorpusRetriever:
     match settings.retrieval.backend:
         case "local":
             return _composer(settings)(LocalIndex.open(settings.retrieval.index))
-        case "vector_search" | "pgvector" as backend:
-            raise ConfigurationError(f"retrieval.backend = {backend}: is not built yet.")
+        case "vector_search":
+            from program.vector_search import open_vector_search
+
+            return open_vector_search(settings)
+        case "pgvector":
+            from program.postgres import open_postgres
+
+            return open_postgres(settings)
 
 
 def follow_index(settings: Settings) -> CorpusRetriever:
@@ -68,6 +78,17 @@ def known_documents(settings: Settings) -> Collection[str] | None:
 
 def _composer(settings: Settings) -> Compose:
     """What makes the retriever over an index; models are opened once, whichever index it is."""
+    embedder, reranker = open_models(settings)
+    ranking = ranking_settings(settings.retrieval)
+    return lambda index: LocalRetriever(index, ranking, embedder=embedder, reranker=reranker)
+
+
+def open_models(settings: Settings) -> tuple[Embedder | None, Reranker | None]:
+    """The embedding model and the reranker that a search needs; None where it needs none.
+
+    Raises:
+        ConfigurationError: as `open_retriever`.
+    """
     retrieval = settings.retrieval
     reranker = None
     if retrieval.rerank.model is not None:
@@ -75,8 +96,7 @@ def _composer(settings: Settings) -> Compose:
 
         reranker = open_reranker(retrieval.rerank.model)
     embedder = None if retrieval.mode == "lexical" else open_configured_embedder(settings.embedder)
-    ranking = ranking_settings(retrieval)
-    return lambda index: LocalRetriever(index, ranking, embedder=embedder, reranker=reranker)
+    return embedder, reranker
 
 
 def ranking_settings(retrieval: RetrievalSettings) -> RankingSettings:

@@ -190,6 +190,7 @@ class Wire(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or each answer waits 40 ms for the client's acknowledgement of its head
     server: Wire
 
     def log_message(self, format: str, *args: Any) -> None:

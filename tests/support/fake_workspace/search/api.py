@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fake_workspace.search.index import Embed, Index, Row, check_types, schema_of
 from fake_workspace.search import ranking
+from fake_workspace.search.index import Embed, Index, Row, check_types, schema_of
 from fake_workspace.wire import ApiError, Request
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ class VectorSearch:
         route("POST", f"{_ROOT}/indexes/{{index}}/sync", self._sync)
         route("POST", f"{_ROOT}/indexes/{{index}}/upsert-data", self._upsert)
         route("DELETE", f"{_ROOT}/indexes/{{index}}/delete-data", self._delete_data)
+        route("GET", "/api/2.1/unity-catalog/tables/{table}", self._get_table)
         for method in ("GET", "POST"):  # AI Search's client asks with GET, the SDK with POST
             route(method, f"{_ROOT}/indexes/{{index}}/query", self._query)
             route(method, f"{_ROOT}/indexes/{{index}}/query-next-page", self._next_page)
@@ -113,6 +114,41 @@ class VectorSearch:
     def add_endpoint(self, name: str = "vs", type: str = "STANDARD") -> Endpoint:
         """An endpoint that is online."""
         return self.endpoints.setdefault(name, Endpoint(name, type, "admin"))
+
+    def add_index(
+        self,
+        name: str,
+        rows: Sequence[Row],
+        *,
+        primary_key: str = "chunk_id",
+        text: str | None = "text",
+        vector: tuple[str, int] | None = None,
+        endpoint: str = "vs",
+        kind: str = "STANDARD",
+    ) -> Index:
+        """A Delta Sync index over a table of these rows, `<name>_source`, with the endpoint that it needs.
+
+        Of the column `text` it makes vectors by itself; those of `vector`, a column and its dimension, are there.
+        With neither, it is for full text alone, on a storage-optimized endpoint.
+        """
+        self.add_endpoint(endpoint, kind)
+        table = f"{name}_source"
+        self.tables[table] = rows
+        spec: dict[str, Any] = {"source_table": table, "pipeline_type": "TRIGGERED"}
+        if vector is not None:
+            spec["embedding_vector_columns"] = [{"name": vector[0], "embedding_dimension": vector[1]}]
+        elif text is not None:
+            spec["embedding_source_columns"] = [{"name": text, "embedding_model_endpoint_name": "embedder"}]
+        said = {
+            "name": name,
+            "primary_key": primary_key,
+            "index_type": "DELTA_SYNC",
+            "delta_sync_index_spec": spec,
+        }
+        if vector is None and text is None:
+            said["index_subtype"] = "FULL_TEXT"
+        self.indexes[name] = index = self._delta_sync(said, self.endpoints[endpoint], "admin")
+        return index
 
     def rows_of(self, table: str) -> list[Row]:
         """What a table holds now."""
@@ -226,7 +262,9 @@ class VectorSearch:
         schema = json.loads(spec.get("schema_json") or "{}")
         vectors = spec.get("embedding_vector_columns") or []
         if len(vectors) != 1 or not isinstance(vectors[0].get("embedding_dimension"), int):
-            raise ApiError("INVALID_PARAMETER_VALUE", "One embedding vector column with its dimension is required.")
+            raise ApiError(
+                "INVALID_PARAMETER_VALUE", "One embedding vector column with its dimension is required."
+            )
         for column in (said["primary_key"], vectors[0]["name"]):
             if column not in schema:
                 raise ApiError("INVALID_PARAMETER_VALUE", f"schema_json lacks the column {column}.")
@@ -237,7 +275,12 @@ class VectorSearch:
         return index
 
     def _new(
-        self, said: dict[str, Any], endpoint: Endpoint, user: str, spec: dict[str, Any], schema: dict[str, str]
+        self,
+        said: dict[str, Any],
+        endpoint: Endpoint,
+        user: str,
+        spec: dict[str, Any],
+        schema: dict[str, str],
     ) -> Index:
         check_types(schema)
         return Index(
@@ -308,8 +351,28 @@ class VectorSearch:
     def _direct(self, request: Request) -> Index:
         index = self._index(request)
         if index.kind != "DIRECT_ACCESS":
-            raise ApiError("BAD_REQUEST", f"{index.name} takes its rows from a table: it cannot be written to.")
+            raise ApiError(
+                "BAD_REQUEST", f"{index.name} takes its rows from a table: it cannot be written to."
+            )
         return index
+
+    def _get_table(self, request: Request) -> dict[str, Any]:
+        """A table, or an index, which Unity Catalog holds as one."""
+        name = request.parameters["table"]
+        if name in self.indexes:
+            index = self.indexes[name]
+            if index.readers is not None and request.user not in index.readers:
+                raise ApiError("PERMISSION_DENIED", f"User does not have SELECT on Table '{name}'.")
+            schema = index.schema
+        elif name in self.tables:
+            schema = schema_of(self.rows_of(name))
+        else:
+            raise ApiError("NOT_FOUND", f"Table '{name}' does not exist.")
+        columns = [
+            {"name": column, "type_text": kind, "position": position}
+            for position, (column, kind) in enumerate(schema.items())
+        ]
+        return {"full_name": name, "name": name.rpartition(".")[2], "columns": columns}
 
     # Queries.
 

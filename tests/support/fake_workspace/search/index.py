@@ -202,7 +202,9 @@ class Index:
                 "INVALID_PARAMETER_VALUE", "filters_json is not supported for storage-optimized endpoints."
             )
         if text is not None and not self.storage_optimized:
-            raise ApiError("INVALID_PARAMETER_VALUE", "filter_string is not supported for standard endpoints.")
+            raise ApiError(
+                "INVALID_PARAMETER_VALUE", "filter_string is not supported for standard endpoints."
+            )
         if dictionary is not None:
             return matches_dictionary(json.loads(dictionary), columns)
         return matches_text(text, columns) if text is not None else lambda row: True
@@ -243,9 +245,9 @@ class Index:
         columns = reranker["parameters"]["columns_to_rerank"]
         texts = [" ".join(str(self.rows[row].get(name) or "") for name in columns) for row, _ in found]
         # What a reranker does better: it sees that the words stand together.
-        scores = [
-            float(np.dot(*self.embed([text, read[:2000]]))) for read in texts[:RERANKED]
-        ] + [-1.0] * len(texts[RERANKED:])
+        scores = [float(np.dot(*self.embed([text, read[:2000]]))) for read in texts[:RERANKED]] + [
+            -1.0
+        ] * len(texts[RERANKED:])
         order = sorted(range(len(found)), key=lambda place: (-scores[place], place))
         return [(found[place][0], scores[place]) for place in order]
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
 from retrieval.analysis import analyze
 
 Vectors = NDArray[np.float32]
