@@ -116,6 +116,7 @@ def _kind(settings: Settings, lm: dspy.LM) -> Callable[..., CitedQA]:
                 search_with=lm,
                 max_searches=program.max_searches,
                 max_search_s=program.max_search_s,
+                native_tool_calls=program.tool_calls == "native",
             )
 
 

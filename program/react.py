@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import dspy
@@ -45,15 +46,23 @@ class ReActQA(CitedQA):
         search_with: dspy.LM | None = None,
         max_searches: int = 5,
         max_search_s: float = 60,
+        native_tool_calls: bool = False,
         **more: Any,
     ) -> None:
         """`search_with` decides on searches; `more` is as `CitedQA` takes it.
 
-        After `max_searches` calls, or once `max_search_s` have passed, it answers from what it has found.
+        After `max_searches` calls, or once `max_search_s` have passed, it answers from what it has found. With
+        `native_tool_calls` the model is offered the tools by its provider's function calling; else it writes what it
+        wants, which every model can.
         """
         super().__init__(retriever, reader, **more)
         self.max_searches = max_searches
         self.max_search_s = max_search_s
+        # A copy, since the other prompts offer no tools; and stated, since adapters differ in their default.
+        self._deciding_adapter = copy(self.adapter)
+        self._deciding_adapter.use_native_function_calling = native_tool_calls
+        # Must call, if only `finish`: what is said in place of a call is in no layout that could be read.
+        self._decide_config = {"tool_choice": "required"} if native_tool_calls else {}
         self.decide = dspy.Predict(DecideSearches)
         if search_with is not None:
             self.decide.set_lm(search_with)
@@ -84,12 +93,14 @@ class ReActQA(CitedQA):
     def _decided(self, question: str, research: Research) -> Sequence[dspy.ToolCalls.ToolCall]:
         """The calls that the model makes now; none when it has finished, or said nothing that can be read."""
         try:
-            decision = self.decide(
-                question=question,
-                searches=research.describe(),
-                searches_left=research.searches_left,
-                tools=research.tools,
-            )
+            with dspy.context(adapter=self._deciding_adapter):
+                decision = self.decide(
+                    question=question,
+                    searches=research.describe(),
+                    searches_left=research.searches_left,
+                    tools=research.tools,
+                    config=self._decide_config,
+                )
         except AdapterParseError as error:
             logger.warning(
                 "The search ends: what the model wants cannot be read. %s", describe_lm_error(error)

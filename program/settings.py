@@ -191,6 +191,9 @@ class ProgramSettings(Section):
     )
     max_searches: int = Field(5, ge=1, le=50, description="react: searches for one question")
     max_search_s: float = Field(60, gt=0, description="react: after so long it answers from what was found")
+    tool_calls: Literal["text", "native"] = Field(
+        "text", description="react: written out, as any model can, or by the provider's function calling"
+    )
     states: dict[str, str] = Field(default_factory=dict)
     rewrite_query: bool = Field(
         False, description="have the model write the search query; several lines are several, fused"

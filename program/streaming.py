@@ -102,6 +102,9 @@ def listening(listener: Listener, on_begin: Callable[[], None] = lambda: None) -
 class TeeEngine:
     """A DSPy engine that behaves like the one it wraps, and lets a listener hear the text meanwhile."""
 
+    supports_function_calling = True
+    """DSPy asks this of an engine before an adapter offers tools natively, which none does unless it is told to."""
+
     def __init__(self, inner: Engine) -> None:
         self._inner = inner
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from eval.evidence import retrieved_documents
 from program.agent import CiteqaAgent
 from program.asking import ask_agent, render_sources_list
 from program.assembly import build_program
+from program.content_store import ContentStore
 from program.react import ReActQA
 from program.research import MOST_PASSAGES, Research
 from program.state import load_state, save_state
@@ -285,6 +287,84 @@ def test_passages_beyond_what_a_marker_can_name_are_not_read() -> None:
     assert research.searches_left == 0
 
 
+def completion(message: dict[str, Any]) -> bytes:
+    """A whole completion of OpenAI's, whose message is the one given."""
+    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+    body = {"id": "c1", "object": "chat.completion", "created": 0, "model": "test"}
+    return json.dumps({**body, "choices": [choice], "usage": usage}).encode()
+
+
+def called(*wanted: tuple[str, dict[str, Any]]) -> bytes:
+    calls = [
+        {
+            "id": f"call_{n}",
+            "type": "function",
+            "function": {"name": name, "arguments": json.dumps(arguments)},
+        }
+        for n, (name, arguments) in enumerate(wanted)
+    ]
+    return completion({"content": None, "tool_calls": calls})
+
+
+@pytest.mark.parametrize("adapter", ["chat", "json"])
+def test_the_tools_can_be_offered_by_the_providers_function_calling(
+    make_settings: Any, index: LocalIndex, language_model: Any, adapter: str
+) -> None:
+    language_model.says(
+        body=called(("search", {"query": "water boils"}), ("search", {"query": "iron melts"}))
+    )
+    language_model.says(body=called(("finish", {})))
+    said = json.dumps(BOTH) if adapter == "json" else chat(BOTH)
+    language_model.says(body=completion({"content": said}))
+    native = make_settings(
+        language_model,
+        retrieval={"k": 1},
+        program={"kind": "react", "tool_calls": "native"},
+        language_model={"adapter": adapter},
+    )
+    answer = build_program(native, index).respond(Turn(QUESTION))
+    assert answer.cited_uris == [WATER, IRON]
+    first, _, reading = language_model.requests
+    assert [tool["function"]["name"] for tool in first["tools"]] == ["search", "finish"]
+    assert first["tool_choice"] == "required"
+    assert "tools" not in reading
+
+
+@pytest.mark.parametrize("tool_calls", ["native", "text"])
+def test_what_the_model_decided_is_recorded_with_its_answer(
+    make_settings: Any, index: LocalIndex, language_model: Any, tmp_path: Path, tool_calls: str
+) -> None:
+    native = tool_calls == "native"
+    wanted = called(("search", {"query": "water boils"})), called(("finish", {}))
+    for body, fields in zip(wanted, (searches("water boils"), FINISH), strict=True):
+        language_model.says(**({"body": body} if native else {"text": chat(fields)}))
+    language_model.fills(BOTH)
+    settings = make_settings(
+        language_model,
+        language_model={"cache": True},
+        program={"kind": "react", "tool_calls": tool_calls},
+    )
+    with ContentStore(tmp_path / "calls.db") as calls_made:
+        first, again = (
+            build_program(settings, index, record_in=calls_made).respond(Turn(QUESTION)) for _ in range(2)
+        )
+    assert len(language_model.requests) == 3
+    assert (again.text, again.passages, again.usage) == (first.text, first.passages, first.usage)
+
+
+@pytest.mark.parametrize("adapter", ["chat", "json"])
+def test_by_default_the_tools_stand_in_the_prompt(
+    make_settings: Any, index: LocalIndex, language_model: Any, adapter: str
+) -> None:
+    write = json.dumps if adapter == "json" else chat
+    for fields in (searches("water boils"), FINISH, BOTH):
+        language_model.says(write(fields))
+    settings = make_settings(language_model, program={"kind": "react"}, language_model={"adapter": adapter})
+    assert queries(build_program(settings, index).respond(Turn(QUESTION))) == ["water boils"]
+    assert not any("tools" in request for request in language_model.requests)
+
+
 @pytest.fixture
 def agent(make_settings: Any, language_model: Any) -> CiteqaAgent:
     settings = make_settings(language_model, retrieval={"k": 1}, program={"kind": "react"})
@@ -407,7 +487,7 @@ def test_what_was_compiled_for_it_comes_back_and_does_not_fit_the_fixed_program(
     make_settings: Any,
     index: LocalIndex,
     language_model: Any,
-    tmp_path: Any,
+    tmp_path: Path,
 ) -> None:
     program = make_program()
     program.decide.signature = program.decide.signature.with_instructions("Search thrice.")
