@@ -30,7 +30,7 @@ import tantivy
 
 from retrieval import Document
 from retrieval.analysis import analyze_words, word_analyzer
-from retrieval.corpus import read_sources
+from retrieval.corpus import read_groups
 from retrieval.local_index import LocalIndex
 
 K = 10
@@ -178,7 +178,7 @@ def _reindex(folder: Path, count: int) -> tuple[float, float, float]:
                 file.write(json.dumps(line) + "\n")
 
     def sync() -> float:
-        return _seconds(lambda: LocalIndex.sync(index, read_sources(corpus)))
+        return _seconds(lambda: LocalIndex.sync(index, read_groups(corpus)))
 
     write(0)
     whole, unchanged = sync(), sync()

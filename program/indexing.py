@@ -7,7 +7,7 @@ from pathlib import Path
 
 from program.embedding import open_configured_embedder
 from program.settings import Settings, chunking_settings, reading_settings
-from retrieval.corpus import read_sources
+from retrieval.corpus import read_groups
 from retrieval.local_index import IndexReport, LocalIndex, Progress
 
 _MOST_REFUSALS = 100
@@ -23,10 +23,14 @@ def index_corpus(
         IndexUnusableError, StorageError: if the index cannot be written.
         ConfigurationError, EmbeddingError: if an embedding model is configured and cannot be used.
     """
+    if settings.retrieval.backend == "pgvector":
+        from program.postgres import index_into_postgres
+
+        return index_into_postgres(settings, rebuild=rebuild, strict=strict, on_progress=on_progress)
     write = LocalIndex.build if rebuild else LocalIndex.sync
     return write(
         settings.retrieval.index,
-        read_sources(settings.corpus.path, reading_settings(settings)),
+        read_groups(settings.corpus.path, reading_settings(settings)),
         chunking=chunking_settings(settings),
         on_progress=on_progress,
         strict=strict,
@@ -49,10 +53,16 @@ def render_report(settings: Settings, report: IndexReport) -> str:
         else ""
     )
     return (
-        f"{settings.retrieval.index}: {report.documents} documents, {report.passages} passages "
+        f"{_place(settings)}: {report.documents} documents, {report.passages} passages "
         f"({report.added} added, {report.replaced} replaced, {report.deleted} deleted, "
         f"{report.unchanged} unchanged{refused}) in {report.seconds:.1f} s{cut}"
     )
+
+
+def _place(settings: Settings) -> str:
+    if settings.retrieval.backend == "pgvector":
+        return f"table {settings.retrieval.pgvector.table}"
+    return settings.retrieval.index
 
 
 def render_refusals(report: IndexReport) -> Iterator[str]:

@@ -12,11 +12,11 @@ from retrieval.documents.languages import detect_language
 from retrieval.documents.reading import READABLE, Files, Layout, ReadingSettings, printable, refused
 from retrieval.documents.records import Records
 from retrieval.errors import ConfigurationError, CorpusError
-from retrieval.sources import Source
+from retrieval.sources import Source, SourceGroup
 from retrieval.tables import table_format
 from retrieval.types import Document
 
-__all__ = ["Layout", "ReadingSettings", "detect_language", "read_documents", "read_sources"]
+__all__ = ["Layout", "ReadingSettings", "detect_language", "read_documents", "read_groups", "read_sources"]
 
 _BEIR = ("corpus.jsonl", "corpus.jsonl.gz")
 _LAYOUTS: dict[str, Layout] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "table", ".parquet": "table"}
@@ -44,6 +44,16 @@ def read_sources(path: str | Path, settings: ReadingSettings = _DEFAULTS) -> Ite
     Raises:
         CorpusError: if there is nothing at `path`, or nothing that could be a document (when that is known).
         ConfigurationError: if a setting contradicts what is there.
+    """
+    groups = read_groups(path, settings)  # what is wrong with the path is told now
+    return (one for item in groups for one in (item.load() if isinstance(item, SourceGroup) else (item,)))
+
+
+def read_groups(path: str | Path, settings: ReadingSettings = _DEFAULTS) -> Iterator[Source | SourceGroup]:
+    """As `read_sources`, with the many lines of a file in groups: what an index is brought up to date from.
+
+    Raises:
+        CorpusError, ConfigurationError: as `read_sources`.
     """
     path = Path(path)
     if not path.exists():
@@ -100,7 +110,7 @@ def _holds(source: Source, doc_uri: str) -> bool:
         return False
 
 
-def _some(path: Path, sources: Iterator[Source]) -> Iterator[Source]:
+def _some(path: Path, sources: Iterator[Source | SourceGroup]) -> Iterator[Source | SourceGroup]:
     first = next(sources, None)
     if first is None:
         raise CorpusError(
@@ -122,7 +132,7 @@ def _resolve(path: Path, settings: ReadingSettings) -> Layout:
     return "git" if set(OF_GIT) & set(template_fields(settings.url_template)) else "folder"
 
 
-def _sources(path: Path, settings: ReadingSettings, layout: Layout) -> Iterator[Source]:
+def _sources(path: Path, settings: ReadingSettings, layout: Layout) -> Iterator[Source | SourceGroup]:
     match layout:
         case "jsonl":
             return Records(settings).json_lines(path)

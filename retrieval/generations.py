@@ -28,7 +28,7 @@ from retrieval.analysis import ANALYZER_VERSION
 from retrieval.chunking import ChunkingSettings
 from retrieval.errors import IndexMissingError, IndexUnusableError, StorageError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Raised with every change of what is on disk."""
 
 TANTIVY_VERSION = version("tantivy")

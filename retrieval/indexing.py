@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,12 +22,18 @@ from retrieval.errors import CorpusError, IndexMissingError, IndexUnusableError
 from retrieval.filters import FACETS, facet
 from retrieval.generations import EmbeddedWith, Manifest
 from retrieval.lexical import build_schema, register_tokenizers, to_index_document
-from retrieval.registry import UNKNOWN, Digests, KnownSources, Registry, RegistryDraft, Rows
-from retrieval.sources import Source
+from retrieval.registry import (
+    UNKNOWN,
+    KnownSources,
+    Registry,
+    RegistryDraft,
+    Rows,
+)
+from retrieval.sources import Source, SourceGroup
 from retrieval.types import Document, Passage
 from retrieval.vectors import VectorDraft
 
-Corpus: TypeAlias = Iterable[Document] | Iterable[Source]
+Corpus: TypeAlias = Iterable[Document] | Iterable[Source | SourceGroup]
 """What an index is made of: documents, or sources, of which those are loaded that the index does not know."""
 
 Progress = Callable[[int], None]
@@ -38,7 +43,7 @@ DOCUMENTS = "documents.zip"
 """The file of a generation that is its `Registry`."""
 
 _HEAP_BYTES = 128_000_000
-_SOURCES_AT_ONCE = 128
+_FINGERPRINT_DIGITS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,23 +123,17 @@ def update(
             for doc_uri in delete:
                 changes.delete(doc_uri)
             for document in add_or_replace:
-                changes.read([document], _no_progress, strict=True)
+                changes.read(document, _no_progress, strict=True)
             changes.keep_the_rest()
             return changes.finish()
 
 
 def _replace_all(changes: _Changes, corpus: Corpus, progress: Progress | None, strict: bool) -> IndexReport:
-    for batch in _batches(corpus):
-        changes.read(batch, progress or _no_progress, strict=strict)
+    for item in corpus:
+        changes.read(item, progress or _no_progress, strict=strict)
     changes.keep_what_turned_bad()
     changes.delete_the_rest()
     return changes.finish(may_be_empty=False)
-
-
-def _batches(corpus: Corpus) -> Iterator[list[Any]]:
-    items: Iterator[Any] = iter(corpus)
-    while batch := list(islice(items, _SOURCES_AT_ONCE)):
-        yield batch
 
 
 def _check_embedder(path: Path, manifest: Manifest, embedder: Embedder | None) -> None:
@@ -195,10 +194,12 @@ class _Changes:
         self._base: Manifest | None = current[0] if current else None
         self._known = current[1] if current else Registry.empty()
         self._sources = KnownSources(self._known)
-        self._is_put = np.zeros(len(self._known.uris), bool)
+        self._draft = RegistryDraft(self._known)
+        # Whether a document of the index is in the next one, or is not to be: bytes for Python, and the same for numpy.
+        self._marks = bytearray(len(self._known.uris))
+        self._is_put = np.frombuffer(self._marks, bool)
         self._rows: dict[str, int] | None = None
         self._added: set[str] = set()
-        self._draft = RegistryDraft()
         self._has_new_source = False
         self._bad: list[tuple[str, CorpusError]] = []
         self._second: list[tuple[str, str]] = []
@@ -213,25 +214,17 @@ class _Changes:
         if self._segments:
             self._segments.close()
 
-    def read(self, batch: Sequence[Document] | Sequence[Source], progress: Progress, *, strict: bool) -> None:
-        """Put the documents of each, and load those alone that are not known.
+    def read(self, item: Document | Source | SourceGroup, progress: Progress, *, strict: bool) -> None:
+        """Put the documents of it, and load those alone that are not known.
 
         Raises:
             CorpusError: if `strict` and one is bad; if two have a doc_uri that were given as documents.
         """
-        digests = _fingerprints(batch)
-        found = self._sources.find(digests)
-        rows, fingerprints = found.tolist(), digests.tolist()
-        is_source_known = found >= 0
-        position = 0
-        for end in [*(np.flatnonzero(np.diff(is_source_known)) + 1).tolist(), len(batch)]:
-            if not is_source_known[position] or not self._put_known(found[position:end], batch[position:end]):
-                for i in range(position, end):
-                    self._read_one(batch[i], rows[i], fingerprints[i], strict)
-                    progress(self._draft.documents)
-            else:
-                progress(self._draft.documents)
-            position = end
+        if isinstance(item, SourceGroup):
+            self._read_group(item, progress, strict)
+        else:
+            self._read_one(item, strict)
+            progress(self._draft.documents)
 
     def delete(self, doc_uri: str) -> None:
         """Forget a document of the index, if it is there."""
@@ -255,7 +248,7 @@ class _Changes:
         if not self._bad or not len(self._is_put):
             return
         bad = {place for place, _ in self._bad if place}
-        places = self._known.places()
+        places = self._known.places.all()
         was_there = np.fromiter((place in bad for place in places), bool, len(places))
         rows = np.flatnonzero(was_there[self._sources.owners()] & ~self._is_put)
         self._is_kept = {places[source] for source in self._sources.owners()[rows].tolist()}
@@ -298,27 +291,56 @@ class _Changes:
             truncated=self._embedder.truncated - self._truncated_before if self._embedder else 0,
         )
 
-    def _put_known(self, sources: Rows, items: Sequence[Document] | Sequence[Source]) -> bool:
-        """Put the documents of known sources as they are; False if one of them was put already."""
+    def _read_group(self, group: SourceGroup, progress: Progress, strict: bool) -> None:
+        first, refused = self._draft.sources, len(self._bad) + len(self._second)
+        fingerprint = _number(group.fingerprint)
+        known = self._sources.find_group(fingerprint)
+        if known >= 0:
+            places = None if self._known.group_places[known] == group.place else group.places()
+            if self._put_known(self._sources.of_group(known), places):
+                self._draft.end_group(fingerprint, group.place, first)
+                progress(self._draft.documents)
+                return
+        for source in group.load():
+            self._read_one(source, strict)
+            progress(self._draft.documents)
+        is_whole = len(self._bad) + len(self._second) == refused
+        self._draft.end_group(fingerprint if is_whole else UNKNOWN, group.place, first)
+        self._has_new_source = self._has_new_source or (known < 0 and is_whole)
+
+    def _put_known(self, sources: slice, places: Sequence[str] | None) -> bool:
+        """Put the documents of known sources as they are, or at other `places`; False if one was put already."""
         documents = self._sources.documents(sources)
-        is_in_order = bool((np.diff(sources) > 0).all())
-        if self._is_put[documents].any() or not (is_in_order or len(np.unique(sources)) == len(sources)):
+        count = documents.stop - documents.start
+        if 1 in self._marks[documents]:
             return False
-        self._is_put[documents] = True
-        places = [item.place for item in items] if isinstance(items[0], Source) else [""] * len(items)  # type: ignore[union-attr]
-        self._draft.add_known(self._known, sources, documents, places)
-        self._counts["unchanged"] += len(documents)
+        self._marks[documents] = b"\1" * count
+        if places is None:
+            self._draft.keep(sources)
+        else:
+            self._draft.keep_elsewhere(sources, places)
+        self._counts["unchanged"] += count
         return True
 
-    def _read_one(self, item: Document | Source, known: int, fingerprint: int, strict: bool) -> None:
-        contents: list[tuple[str, int, Document | None]]
-        if isinstance(item, Document) and item.doc_uri not in self._row_by_uri():
-            known = -1  # deleted before it came again
+    def _read_one(self, item: Document | Source, strict: bool) -> None:
+        if isinstance(item, Document):
+            place, fingerprint = "", hash_document(item)
+        else:
+            place, fingerprint = item.place, _number(item.fingerprint)
+        known = self._sources.find(fingerprint)
         if known >= 0:
-            rows = self._sources.documents(np.array([known])).tolist()
-            contents = [(self._known.uris[row], int(self._known.hashes[row]), None) for row in rows]
-        elif isinstance(item, Document):
+            places = None if self._known.places[known] == place else (place,)
+            if self._put_known(slice(known, known + 1), places):
+                return
+        contents: list[tuple[str, int, Document | None]]
+        if isinstance(item, Document):
             contents = [(item.doc_uri, fingerprint, item)]
+        elif known >= 0:
+            rows = self._sources.documents(slice(known, known + 1))
+            contents = [
+                (self._known.uris[row], int(self._known.hashes[row]), None)
+                for row in range(rows.start, rows.stop)
+            ]
         else:
             try:
                 contents = [(one.doc_uri, hash_document(one), one) for one in item.load()]
@@ -327,7 +349,6 @@ class _Changes:
                     raise
                 self._bad.append((item.place, error))
                 return
-        place = _place(item)
         put = [(uri, digest) for uri, digest, document in contents if self._put(uri, digest, document, place)]
         if len(put) < len(contents):
             if isinstance(item, Document):
@@ -342,7 +363,7 @@ class _Changes:
 
     def _put(self, doc_uri: str, digest: int, document: Document | None, place: str) -> bool:
         """Whether the document is the first of its doc_uri, and so now in the index; None: as it is there."""
-        row = self._row_by_uri().get(doc_uri)
+        row = self._row_of(doc_uri)
         if doc_uri in self._added or (row is not None and self._is_put[row]):
             self._second.append((place, doc_uri))
             return False
@@ -363,27 +384,33 @@ class _Changes:
         owners = self._sources.owners()[rows]
         sources, counts = np.unique(owners, return_counts=True)
         is_whole = counts == self._known.counts[sources]
-        places = self._known.places()
         whole = sources[is_whole]
-        self._draft.add_known(
-            self._known, whole, self._sources.documents(whole), [places[source] for source in whole.tolist()]
-        )
+        for run in np.split(whole, np.flatnonzero(np.diff(whole) != 1) + 1):
+            if len(run):
+                self._draft.keep(slice(int(run[0]), int(run[-1]) + 1))
         for source in sources[~is_whole].tolist():
             some = rows[owners == source].tolist()
-            uris, hashes = (
-                [self._known.uris[row] for row in some],
-                [int(self._known.hashes[row]) for row in some],
-            )
-            self._draft.add(UNKNOWN, places[source], uris, hashes)
+            uris = [self._known.uris[row] for row in some]
+            hashes = [int(self._known.hashes[row]) for row in some]
+            self._draft.add(UNKNOWN, self._known.places[source], uris, hashes)
 
     def _forget(self, row: int) -> None:
         self._counts["deleted"] += 1
         self._writable().delete(self._known.uris[row])
 
+    def _row_of(self, doc_uri: str) -> int | None:
+        """The row of a document that the index holds; mostly, the one that stood where it stands."""
+        if self._rows is None:
+            missed = self._sources.missed()
+            expected: int = self._sources.documents(slice(missed, missed)).start
+            if expected < len(self._known.uris) and self._known.uris[expected] == doc_uri:
+                return expected
+        return self._row_by_uri().get(doc_uri)
+
     def _row_by_uri(self) -> dict[str, int]:
         """The row of each document that the index holds, made when it is first needed: it is not small."""
         if self._rows is None:
-            self._rows = {uri: row for row, uri in enumerate(self._known.uris)}
+            self._rows = {uri: row for row, uri in enumerate(self._known.uris.all())}
         return self._rows
 
     def _refusals(self) -> Iterator[RefusedDocument]:
@@ -502,19 +529,12 @@ def hash_document(document: Document) -> int:
     return int.from_bytes(digest, "little")
 
 
-def _fingerprints(batch: Sequence[Document] | Sequence[Source]) -> Digests:
-    """The first 64 bits of the fingerprint of each; a document's is its hash."""
-    if isinstance(batch[0], Document):
-        return np.fromiter(map(hash_document, batch), np.uint64, len(batch))  # type: ignore[arg-type]
-    joined = bytes.fromhex("".join([source.fingerprint for source in batch]))  # type: ignore[union-attr]
-    if len(joined) != 16 * len(batch):
-        raise ValueError("The fingerprint of a source has 32 hexadecimal digits.")
-    return np.frombuffer(joined, "<u8")[::2]
+def _number(fingerprint: str) -> int:
+    """The first 64 bits of the fingerprint of a source."""
+    if len(fingerprint) != _FINGERPRINT_DIGITS:
+        raise ValueError(f"The fingerprint of a source has {_FINGERPRINT_DIGITS} hexadecimal digits.")
+    return int.from_bytes(bytes.fromhex(fingerprint[:16]), "little")
 
 
 def _no_progress(_: int) -> None:
     pass
-
-
-def _place(item: Document | Source) -> str:
-    return "" if isinstance(item, Document) else item.place

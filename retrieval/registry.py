@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from itertools import accumulate
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,9 @@ _TEXTS_AT_ONCE = 4096
 class Registry:
     """Sources in the order in which they were read, and the documents of each one after the other.
 
-    `fingerprints` and `counts` (of documents) are by source, `uris` and `hashes` by document.
+    `fingerprints`, `counts` (of documents) and `places` are by source, `uris` and `hashes` by document. A place is
+    where a source was when it was read; "" for a document that came from nowhere in particular. The sources, or the
+    first of them, are also counted out into groups, of which those have the fingerprint `UNKNOWN` that are none.
 
     Raises:
         ValueError: when it is read, if the file is damaged.
@@ -45,8 +47,11 @@ class Registry:
     fingerprints: Digests
     counts: Rows
     hashes: Digests
-    uris: list[str]
-    _places: tuple[bytes, bytes]
+    uris: Texts
+    places: Texts
+    group_fingerprints: Digests
+    group_counts: Rows
+    group_places: Texts
 
     @classmethod
     def read(cls, file: Path | BinaryIO) -> Registry:
@@ -56,11 +61,23 @@ class Registry:
                 fingerprints=_numbers(entries.read("fingerprints"), "<u8"),
                 counts=_numbers(entries.read("counts"), "<u4").astype(np.int64),
                 hashes=_numbers(entries.read("hashes"), "<u8"),
-                uris=_split(entries.read("uris"), entries.read("uri_lengths")),
-                _places=(entries.read("places"), entries.read("place_lengths")),
+                uris=_texts(entries, "uris", "uri_lengths"),
+                places=_texts(entries, "places", "place_lengths"),
+                group_fingerprints=_numbers(entries.read("group_fingerprints"), "<u8"),
+                group_counts=_numbers(entries.read("group_counts"), "<u4").astype(np.int64),
+                group_places=_texts(entries, "group_places", "group_place_lengths"),
             )
-        documents = len(registry.uris)
-        if len(registry.hashes) != documents or registry.counts.sum() != documents:
+        sources, documents, groups = (
+            len(registry.fingerprints),
+            len(registry.hashes),
+            len(registry.group_counts),
+        )
+        if (
+            (len(registry.counts), len(registry.places)) != (sources, sources)
+            or (len(registry.uris), registry.counts.sum()) != (documents, documents)
+            or (len(registry.group_fingerprints), len(registry.group_places)) != (groups, groups)
+            or registry.group_counts.sum() > sources
+        ):
             raise ValueError("the list of documents contradicts itself")
         return registry
 
@@ -69,9 +86,51 @@ class Registry:
         """The registry of an index that holds nothing."""
         return RegistryDraft().as_registry()
 
-    def places(self) -> list[str]:
-        """Where each source was when it was read; "" for a document that came from nowhere in particular."""
-        return _split(*self._places)
+    def first_documents(self) -> Rows:
+        """The row of the first document of each source; and, after them, the number of documents."""
+        return np.concatenate((np.zeros(1, np.int64), np.cumsum(self.counts)))
+
+
+class Texts:
+    """Many short texts, one after the other in UTF-8; those that are asked for are made of it."""
+
+    def __init__(self, content: bytes, lengths: NDArray[np.uint32]) -> None:
+        """`lengths` are in bytes.
+
+        Raises:
+            ValueError: if they are not those of `content`.
+        """
+        self._content = content
+        self._lengths = lengths
+        self._ends = np.cumsum(lengths, dtype=np.int64).data
+        self._all: list[str] | None = None
+        if (self._ends[-1] if len(lengths) else 0) != len(content):
+            raise ValueError("the list of documents contradicts itself")
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __getitem__(self, row: int) -> str:
+        if self._all is not None:
+            return self._all[row]
+        return self._content[self._start(row) : self._ends[row]].decode("utf-8", "surrogatepass")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.all())
+
+    def all(self) -> list[str]:
+        """All of them, made once."""
+        if self._all is None:
+            self._all = _slices(self._content, self._lengths.tolist())
+        return self._all
+
+    def packed(self, rows: slice) -> tuple[bytes, bytes]:
+        """Some that follow each other: their content and their lengths (u4) in bytes."""
+        start, stop = self._start(rows.start), self._start(rows.stop)
+        return self._content[start:stop], self._lengths[rows].astype(np.uint32).tobytes()
+
+    def _start(self, row: int) -> int:
+        return self._ends[row - 1] if row else 0
 
 
 def read_uris(content: bytes) -> list[str]:
@@ -81,7 +140,7 @@ def read_uris(content: bytes) -> list[str]:
         ValueError: if it is damaged.
     """
     with _opened(BytesIO(content)) as entries:
-        return _split(entries.read("uris"), entries.read("uri_lengths"))
+        return _texts(entries, "uris", "uri_lengths").all()
 
 
 @contextmanager
@@ -94,52 +153,94 @@ def _opened(file: Path | BinaryIO) -> Iterator[zipfile.ZipFile]:
 
 
 class RegistryDraft:
-    """A registry in the making: sources are added in order."""
+    """A registry in the making: sources are added in order, new ones and those of the one before."""
 
-    def __init__(self) -> None:
+    def __init__(self, base: Registry | None = None) -> None:
+        """`base` is the registry that sources are kept of."""
         self._fingerprints = array("Q")
         self._counts = array("I")
         self._hashes = array("Q")
-        self._uris = _Texts()
-        self._places = _Texts()
+        self._uris = _TextsDraft()
+        self._places = _TextsDraft()
+        self._group_fingerprints = array("Q")
+        self._group_counts = array("I")
+        self._group_places = _TextsDraft()
+        self._grouped = 0
+        self._base = base
+        self._first = (base.first_documents() if base else np.zeros(1, np.int64)).data
+        # Sources of the base that follow each other there, and are copied all at once.
+        self._run = slice(0, 0)
+
+    @property
+    def sources(self) -> int:
+        """The number of sources so far."""
+        return len(self._fingerprints) + self._run.stop - self._run.start
 
     @property
     def documents(self) -> int:
         """The number of documents so far."""
-        return len(self._hashes)
+        return len(self._hashes) + self._first[self._run.stop] - self._first[self._run.start]
 
     def add(self, fingerprint: int, place: str, uris: Sequence[str], hashes: Sequence[int]) -> None:
         """Add a source with its documents."""
+        self._copy_run()
         self._fingerprints.append(fingerprint)
         self._counts.append(len(uris))
         self._hashes.extend(hashes)
         self._uris.extend(uris)
         self._places.extend((place,))
 
-    def add_known(self, registry: Registry, sources: Rows, documents: Rows, places: Sequence[str]) -> None:
-        """Add sources of another registry with all of their documents, and where they are now."""
-        if not len(sources):
-            return
-        self._fingerprints.frombytes(registry.fingerprints[sources].tobytes())
-        self._counts.frombytes(registry.counts[sources].astype(np.uint32).tobytes())
-        self._hashes.frombytes(registry.hashes[documents].tobytes())
-        first, last = (int(documents[0]), int(documents[-1])) if len(documents) else (0, -1)
-        if last - first + 1 == len(documents) and (np.diff(documents) == 1).all():
-            self._uris.extend(registry.uris[first : last + 1])
+    def keep(self, sources: slice) -> None:
+        """Add sources of the base that follow each other there, with all of their documents, as they were."""
+        if sources.start == self._run.stop and self._run.stop > self._run.start:
+            self._run = slice(self._run.start, sources.stop)
         else:
-            self._uris.extend(list(map(registry.uris.__getitem__, documents.tolist())))
+            self._copy_run()
+            self._run = sources
+
+    def keep_elsewhere(self, sources: slice, places: Sequence[str]) -> None:
+        """As `keep`, and they are at other places now."""
+        self._copy_run()
+        self._copy(sources)
         self._places.extend(places)
+
+    def end_group(self, fingerprint: int, place: str, first: int) -> None:
+        """The sources from the row `first` on are a group."""
+        if first > self._grouped:  # what was added before, and to none
+            self._group_fingerprints.append(UNKNOWN)
+            self._group_counts.append(first - self._grouped)
+            self._group_places.extend(("",))
+        self._grouped = self.sources
+        self._group_fingerprints.append(fingerprint)
+        self._group_counts.append(self._grouped - first)
+        self._group_places.extend((place,))
+
+    def _copy_run(self) -> None:
+        run, self._run = self._run, slice(0, 0)
+        if self._base is not None and run.stop > run.start:
+            self._copy(run)
+            self._places.extend_packed(*self._base.places.packed(run))
+
+    def _copy(self, sources: slice) -> None:
+        assert self._base is not None
+        documents = slice(self._first[sources.start], self._first[sources.stop])
+        self._fingerprints.frombytes(self._base.fingerprints[sources].tobytes())
+        self._counts.frombytes(self._base.counts[sources].astype(np.uint32).tobytes())
+        self._hashes.frombytes(self._base.hashes[documents].tobytes())
+        self._uris.extend_packed(*self._base.uris.packed(documents))
 
     def places_of(self, uris: Set[str]) -> dict[str, str]:
         """Where those of the documents `uris` came from that are among those so far."""
         if not uris:
             return {}
-        places, documents = self._places.texts(), iter(self._uris.texts())
+        self._copy_run()
+        places, documents = self._places.all(), self._uris.all()
         rows = (place for place, count in zip(places, self._counts, strict=True) for _ in range(count))
         return {uri: place for uri, place in zip(documents, rows, strict=True) if uri in uris}
 
     def digest_documents(self) -> bytes:
         """Equal for the same documents in any order."""
+        self._copy_run()
         return np.sort(np.frombuffer(self._hashes, np.uint64)).astype("<u8").tobytes()
 
     def as_registry(self) -> Registry:
@@ -159,6 +260,7 @@ class RegistryDraft:
             os.fsync(file.fileno())
 
     def _write(self, file: BinaryIO) -> None:
+        self._copy_run()
         with zipfile.ZipFile(file, "w") as entries:
             for name, content, compress in (
                 ("fingerprints", _bytes(self._fingerprints, "<u8"), False),
@@ -168,6 +270,10 @@ class RegistryDraft:
                 ("uri_lengths", _bytes(self._uris.lengths, "<u4"), True),
                 ("places", bytes(self._places.content), True),
                 ("place_lengths", _bytes(self._places.lengths, "<u4"), True),
+                ("group_fingerprints", _bytes(self._group_fingerprints, "<u8"), False),
+                ("group_counts", _bytes(self._group_counts, "<u4"), True),
+                ("group_places", bytes(self._group_places.content), True),
+                ("group_place_lengths", _bytes(self._group_places.lengths, "<u4"), True),
             ):
                 # Without the time of writing, so that equal registries are equal files.
                 entry = zipfile.ZipInfo(name)
@@ -176,50 +282,73 @@ class RegistryDraft:
 
 
 class KnownSources:
-    """Finds sources of a registry by their fingerprints, and the documents of sources."""
+    """Finds sources and groups of a registry by their fingerprints, and the documents of sources.
+
+    Mostly, they come in the order in which they came before: the one after the last is looked at first.
+    """
 
     def __init__(self, registry: Registry) -> None:
         self._fingerprints = registry.fingerprints
-        self._next = 0
-        self._order: Rows = np.argsort(registry.fingerprints, kind="stable")
-        self._sorted = registry.fingerprints[self._order]
+        self._groups: list[int] = registry.group_fingerprints.tolist()
+        self._in_groups: list[int] = [0, *np.cumsum(registry.group_counts).tolist()]
+        # One number of a memoryview costs a third of one of numpy.
+        self._known = self._fingerprints.data
+        self._first = registry.first_documents().data
         self._counts = registry.counts
-        self._first: Rows = np.cumsum(registry.counts) - registry.counts
+        self._next = self._missed = self._next_group = 0
+        self._sorted: tuple[Rows, Digests] | None = None
+        self._group_rows: dict[int, int] | None = None
 
-    def find(self, fingerprints: Digests) -> Rows:
-        """The row of a source of each fingerprint, and -1 where there is none."""
-        if not len(self._sorted):
-            return np.full(len(fingerprints), -1, np.int64)
-        # Mostly, they come in the order in which they came before.
-        expected = self._next + np.arange(len(fingerprints))
-        expected[expected >= len(self._fingerprints)] = 0
-        is_expected = (self._fingerprints[expected] == fingerprints) & (fingerprints != UNKNOWN)
-        found = np.where(is_expected, expected, -1)
-        others = np.flatnonzero(~is_expected)
-        if len(others):
-            wanted = fingerprints[others]
-            at = np.searchsorted(self._sorted, wanted)
-            at[at == len(self._sorted)] = 0
-            is_known = (self._sorted[at] == wanted) & (wanted != UNKNOWN)
-            found[others] = np.where(is_known, self._order[at], -1)
-        known = np.flatnonzero(found >= 0)
-        if len(known):
-            last = int(known[-1])
-            self._next = int(found[last]) + len(fingerprints) - last
-        return found
+    def find(self, fingerprint: int) -> int:
+        """The row of a source of the fingerprint, and -1 where there is none."""
+        # Those between were changed, or else put in.
+        for expected in (self._next + self._missed, self._next):
+            if expected < len(self._known) and self._known[expected] == fingerprint != UNKNOWN:
+                return self._found(expected)
+        if self._sorted is None:
+            order: Rows = np.argsort(self._fingerprints, kind="stable")
+            self._sorted = order, self._fingerprints[order]
+        order, ordered = self._sorted
+        at = int(np.searchsorted(ordered, np.uint64(fingerprint)))
+        if fingerprint != UNKNOWN and at < len(ordered) and ordered[at] == fingerprint:
+            return self._found(int(order[at]))
+        self._missed += 1
+        return -1
 
-    def documents(self, sources: Rows) -> Rows:
-        """The rows of the documents of `sources`, in their order."""
-        counts = self._counts[sources]
-        before = np.cumsum(counts) - counts
-        return np.repeat(self._first[sources] - before, counts) + np.arange(counts.sum())
+    def missed(self) -> int:
+        """The row of the source in whose place the one may be that was looked for last, and not found."""
+        return min(self._next + max(self._missed - 1, 0), len(self._known))
+
+    def find_group(self, fingerprint: int) -> int:
+        """The row of a group of the fingerprint, and -1 where there is none."""
+        row = self._next_group
+        if row >= len(self._groups) or self._groups[row] != fingerprint:
+            if self._group_rows is None:
+                self._group_rows = {known: row for row, known in enumerate(self._groups) if known != UNKNOWN}
+            row = self._group_rows.get(fingerprint, -1)
+        if row >= 0:
+            self._next_group = row + 1
+            self._next, self._missed = self._in_groups[row + 1], 0
+        return row
+
+    def of_group(self, group: int) -> slice:
+        """The rows of the sources of a group."""
+        return slice(self._in_groups[group], self._in_groups[group + 1])
+
+    def documents(self, sources: slice) -> slice:
+        """The rows of the documents of sources that follow each other."""
+        return slice(self._first[sources.start], self._first[sources.stop])
 
     def owners(self) -> Rows:
         """The row of each document's source."""
         return np.repeat(np.arange(len(self._counts)), self._counts)
 
+    def _found(self, row: int) -> int:
+        self._next, self._missed = row + 1, 0
+        return row
 
-class _Texts:
+
+class _TextsDraft:
     """Many short texts in little memory."""
 
     def __init__(self) -> None:
@@ -233,6 +362,12 @@ class _Texts:
         if len(self._waiting) >= _TEXTS_AT_ONCE:
             self._pack()
 
+    def extend_packed(self, content: bytes, lengths: bytes) -> None:
+        """As `Texts.packed` has them."""
+        self._pack()
+        self._content += content
+        self._lengths.frombytes(lengths)
+
     @property
     def content(self) -> bytearray:
         self._pack()
@@ -243,25 +378,37 @@ class _Texts:
         self._pack()
         return self._lengths
 
-    def texts(self) -> list[str]:
-        return _slices(self.content.decode("utf-8", "surrogatepass"), self.lengths)
+    def all(self) -> list[str]:
+        return _slices(bytes(self.content), self.lengths)
 
     def _pack(self) -> None:
-        self._content += "".join(self._waiting).encode("utf-8", "surrogatepass")
-        self._lengths.extend(map(len, self._waiting))
+        if not self._waiting:
+            return
+        joined = "".join(self._waiting)
+        if joined.isascii():
+            self._content += joined.encode()
+            self._lengths.extend(map(len, self._waiting))
+        else:
+            encoded = [text.encode("utf-8", "surrogatepass") for text in self._waiting]
+            self._content += b"".join(encoded)
+            self._lengths.extend(map(len, encoded))
         self._waiting.clear()
 
 
-def _split(content: bytes, lengths: bytes) -> list[str]:
-    return _slices(content.decode("utf-8", "surrogatepass"), _numbers(lengths, "<u4").tolist())
+def _texts(entries: zipfile.ZipFile, content: str, lengths: str) -> Texts:
+    return Texts(entries.read(content), _numbers(entries.read(lengths), "<u4"))
 
 
-def _slices(text: str, lengths: Iterable[int]) -> list[str]:
+def _slices(content: bytes, lengths: Iterable[int]) -> list[str]:
     start = 0
-    return [text[start : (start := end)] for end in accumulate(lengths)]
+    text = content.decode("utf-8", "surrogatepass")
+    if len(text) == len(content):
+        return [text[start : (start := end)] for end in accumulate(lengths)]
+    ends = accumulate(lengths)
+    return [content[start : (start := end)].decode("utf-8", "surrogatepass") for end in ends]
 
 
-def _numbers(content: bytes, kind: str) -> NDArray[np.uint64]:
+def _numbers(content: bytes, kind: str) -> NDArray[Any]:
     return np.frombuffer(content, kind)
 
 

@@ -25,3 +25,18 @@ class Source:
     place: str
     fingerprint: str
     load: Callable[[], list[Document]]
+
+
+@dataclass(slots=True)
+class SourceGroup:
+    """Sources that stand next to each other, such as lines of a file, and are known again all at once.
+
+    A group costs little more than a source, so that of a million lines those are looked at one by one that stand
+    near a change. `fingerprint` is as a source's: groups of equal fingerprint hold equal sources in the same order,
+    and those of equal `place` besides at the same places. `places` are those of its sources, which `load` makes.
+    """
+
+    place: str
+    fingerprint: str
+    places: Callable[[], list[str]]
+    load: Callable[[], list[Source]]

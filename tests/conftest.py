@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from fake_workspace import FakeWorkspace
 from hypothesis import settings
+from postgres_server import PostgresServer, running_postgres
 
 # The same examples in each run, however long one takes on a busy machine.
 settings.register_profile("citeqa", derandomize=True, deadline=None)
@@ -274,6 +275,20 @@ def _listening() -> Iterator[LanguageModelServer]:
 
 
 @pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """The one PostgreSQL with pgvector of a session, on loopback; a test has a database of its own there."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres(postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The way into a new, empty database, whose password is in the environment."""
+    monkeypatch.setenv("PGPASSWORD", postgres_server.password)
+    return postgres_server.make_database()
+
+
+@pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The one local Spark of a session, which takes seconds to start; its tables end with it."""
     pytest.importorskip("pyspark", reason="Spark is not installed: pip install 'citeqa[spark]'")
@@ -413,10 +428,11 @@ def _write_embedding_model(
     return directory
 
 
-_TOGETHER = ("playground", "comparison", "html_report", "formats", "compiling", "spark")
+_TOGETHER = ("playground", "comparison", "html_report", "formats", "compiling", "spark", "postgres")
 """Folders, or files by part of their name, whose tests share what takes long to make: servers, a browser, Spark."""
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """The tests of a file run in one of xdist's processes, and so do those of the folders that share more."""
     # Not `--dist loadgroup`: under pytest 9.2, xdist 3.8 keeps no group together, without a word.

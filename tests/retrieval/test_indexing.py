@@ -334,7 +334,7 @@ def test_other_files_beside_an_index_stay(path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("format_version", 99, "built by a newer citeqa .format version 99, this one reads 2.*Upgrade"),
+        ("format_version", 99, "built by a newer citeqa .format version 99, this one reads 3.*Upgrade"),
         ("format_version", 0, "built by an older citeqa .*Rebuild it: citeqa index"),
         ("analyzer_version", 0, "analyzer version 0"),
         ("format_version", "x", "Cannot read"),

@@ -17,7 +17,7 @@ from retrieval.errors import CorpusError
 from retrieval.indexing import RefusedDocument
 from retrieval.local_index import IndexReport, LocalIndex
 from retrieval.registry import KnownSources, Registry, RegistryDraft
-from retrieval.sources import Source
+from retrieval.sources import Source, SourceGroup
 from retrieval.types import Document
 
 Contents = Mapping[str, str]
@@ -34,6 +34,16 @@ class Corpus:
         for place, content in contents.items():
             fingerprint = blake2b(content.encode(), digest_size=16).hexdigest()
             yield Source(place, fingerprint, self._loader(place, content))
+
+    def grouped(self, contents: Contents, size: int) -> Iterator[Source | SourceGroup]:
+        """The sources in groups, but for the first, which is in none."""
+        sources = list(self(contents))
+        yield from sources[:1]
+        for start in range(1, len(sources), size):
+            group = sources[start : start + size]
+            whole = blake2b("".join(one.fingerprint for one in group).encode(), digest_size=16).hexdigest()
+            places = [one.place for one in group]
+            yield SourceGroup(places[0], whole, lambda places=places: places, lambda group=group: group)
 
     def _loader(self, place: str, content: str) -> Callable[[], list[Document]]:
         def load() -> list[Document]:
@@ -260,6 +270,42 @@ def test_many_sources_are_kept_in_step_in_any_order(path: Path, corpus: Corpus) 
     assert len(held(path)) == 1498
 
 
+def test_of_groups_only_those_are_looked_into_that_changed(path: Path, corpus: Corpus) -> None:
+    contents = {f"{number}.md": f"u{number} text {number}" for number in range(100)}
+    LocalIndex.build(path, corpus.grouped(contents, 7))
+    opened: list[str] = []
+
+    def watched(contents: Contents) -> Iterator[Source | SourceGroup]:
+        for item in corpus.grouped(contents, 7):
+            if isinstance(item, SourceGroup):
+                place, load = item.place, item.load
+                item.load = lambda place=place, load=load: (opened.append(place), load())[1]
+            yield item
+
+    assert counts(LocalIndex.sync(path, watched(contents))) == (0, 0, 0, 100)
+    assert opened == []
+    corpus.loaded.clear()
+    assert counts(LocalIndex.sync(path, watched({**contents, "50.md": "u50 new"}))) == (0, 1, 0, 99)
+    assert (opened, corpus.loaded) == (["50.md"], ["50.md"])
+    assert held(path)["u50"] == "new"
+
+
+def test_groups_that_moved_are_known_again_and_told_by_their_new_places(path: Path, corpus: Corpus) -> None:
+    def at(first: int, contents: list[str]) -> Iterator[SourceGroup]:
+        group = list(Corpus()({f"a:{first + number}": content for number, content in enumerate(contents)}))
+        whole = blake2b("".join(contents).encode(), digest_size=16).hexdigest()
+        yield SourceGroup(f"a:{first}", whole, lambda: [one.place for one in group], lambda: group)
+
+    LocalIndex.build(path, at(1, ["A one", "B two"]))
+    moved = LocalIndex.sync(
+        path, [*corpus({"new": "N new"}), *at(2, ["A one", "B two"]), *corpus({"x": "B again"})]
+    )
+    assert counts(moved) == (1, 0, 0, 2)
+    assert [one.reason for one in moved.refused] == [
+        "x: the doc_uri 'B' is already that of a:3. Give each document its own."
+    ]
+
+
 _CONTENTS = st.dictionaries(
     st.sampled_from(["a", "b", "c", "d"]),
     st.lists(st.tuples(st.sampled_from("ABCD"), st.sampled_from(["one", "two"])), max_size=3).map(
@@ -269,13 +315,15 @@ _CONTENTS = st.dictionaries(
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(states=st.lists(_CONTENTS, min_size=1, max_size=5), last=_CONTENTS)
+@given(states=st.lists(_CONTENTS, min_size=1, max_size=5), last=_CONTENTS, size=st.integers(0, 4))
 def test_whatever_was_synced_before_an_index_holds_what_a_build_would(
-    tmp_path: Path, states: list[Contents], last: Contents
+    tmp_path: Path, states: list[Contents], last: Contents, size: int
 ) -> None:
     last = {**last, "z": "Z last"}
     for state in [*states, last]:
-        report = LocalIndex.sync(tmp_path / "synced", Corpus()({**state, "z": "Z last"}))
+        contents = {**state, "z": "Z last"}
+        sources = Corpus().grouped(contents, size) if size else Corpus()(contents)
+        report = LocalIndex.sync(tmp_path / "synced", sources)
     built = LocalIndex.build(tmp_path / "built", Corpus()(last))
     assert held(tmp_path / "synced") == held(tmp_path / "built")
     assert report.refused == built.refused
@@ -302,12 +350,12 @@ def test_a_registry_is_read_as_it_was_written(sources: list[tuple[int, str, list
         draft.add(fingerprint, place, uris, [len(uri) for uri in uris])
     registry = draft.as_registry()
     assert registry.fingerprints.tolist() == [fingerprint for fingerprint, _, _ in sources]
-    assert registry.places() == [place for _, place, _ in sources]
-    assert registry.uris == [uri for _, _, uris in sources for uri in uris]
+    assert registry.places.all() == [place for _, place, _ in sources]
+    assert registry.uris.all() == [uri for _, _, uris in sources for uri in uris]
     assert registry.hashes.tolist() == [len(uri) for uri in registry.uris]
     known = KnownSources(registry)
     rows = np.arange(len(sources))
-    assert known.documents(rows).tolist() == list(range(len(registry.uris)))
+    assert known.documents(slice(0, len(sources))) == slice(0, len(registry.uris))
     assert known.owners().tolist() == [row for row in rows for _ in sources[row][2]]
 
 
