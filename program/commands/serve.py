@@ -24,7 +24,8 @@ def serve(
     """
     settings = read_settings(config, overrides, serving__host=host, serving__port=port)
 
-    from program.serving.run import TOKEN_VARIABLE, is_loopback, serve
+    from program.serving.listening import is_loopback
+    from program.serving.run import TOKEN_VARIABLE, serve
 
     if not is_loopback(settings.serving.host) and not os.environ.get(TOKEN_VARIABLE):
         click.echo(

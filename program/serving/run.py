@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import gc
-import ipaddress
 import logging
 import os
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 
 import mlflow
 import uvicorn
@@ -20,12 +19,12 @@ from program.extractive import ExtractiveReader
 from program.language_models import build_lm
 from program.retrievers import follow_index
 from program.serving.app import Served, create_app
+from program.serving.listening import AnnouncingServer, is_loopback, listen, url_of
 from program.serving.mlflow_pages import MlflowPages
 from program.serving.readiness import ModelHealth
 from program.serving.traces import TraceRecorder, record_traces
 from program.settings import Settings
 from program.tracking import connect
-from retrieval.errors import ConfigurationError
 
 TOKEN_VARIABLE = "CITEQA_TOKEN"
 
@@ -47,7 +46,7 @@ def serve(
     environment = os.environ if environment is None else environment
     retriever = follow_index(settings)
     agent = CiteqaAgent(settings, retriever=retriever)
-    listener = _listen(settings.serving.host, settings.serving.port)
+    listener = listen(settings.serving.host, settings.serving.port)
     with listener:
         experiment_id = connect(settings.tracking)
         token = environment.get(TOKEN_VARIABLE) or None
@@ -67,23 +66,12 @@ def serve(
             health=_health(settings),
             token=token,
         )
-        host, port = listener.getsockname()[:2]
-        _run(served, settings, listener, lambda: on_ready(f"http://{_in_url(host)}:{port}"))
+        _run(served, settings, listener, lambda: on_ready(url_of(listener)))
 
 
 def reader_name(settings: Settings) -> str:
     """Who answers, as answers name it."""
     return str(settings.language_model.model) if settings.answers_with_lm else ExtractiveReader.name
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens at `host`."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _record(settings: Settings, experiment_id: str) -> TraceRecorder | None:
@@ -99,38 +87,6 @@ def _health(settings: Settings) -> ModelHealth | None:
         return None
     lm = build_lm(settings.language_model)
     return ModelHealth(lambda: lm("Reply with the word: ready", cache=False))
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        with ExitStack() as stack:
-            listener = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((host, port))
-            stack.pop_all()
-    except OSError as error:
-        raise ConfigurationError(
-            f"Cannot listen at {host}, port {port}: {error.strerror}. Choose another with --port, or 0 for any."
-        ) from error
-    return listener
-
-
-def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
-class _AnnouncingServer(uvicorn.Server):
-    """Says when it listens."""
-
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._on_ready = on_ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            self._on_ready()
 
 
 def _run(served: Served, settings: Settings, listener: socket.socket, on_ready: Callable[[], None]) -> None:
@@ -150,4 +106,4 @@ def _run(served: Served, settings: Settings, listener: socket.socket, on_ready: 
         server_header=False,
     )
     with suppress(KeyboardInterrupt):  # uvicorn raises it again once everything has ended
-        _AnnouncingServer(config, on_ready).run([listener])
+        AnnouncingServer(config, on_ready).run([listener])

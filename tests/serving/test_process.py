@@ -19,7 +19,7 @@ import pytest
 from mlflow.entities import TraceState
 
 from program.cli import main
-from program.serving.run import is_loopback
+from program.serving.listening import is_loopback
 
 SECRET = "sk-canary-0123456789"
 ASK_TRACE = {"x-mlflow-return-trace-id": "true"}
