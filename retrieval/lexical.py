@@ -19,7 +19,7 @@ from retrieval.analysis import (
     split_scripts,
     word_analyzer,
 )
-from retrieval.filters import FACETS, facets_of
+from retrieval.filters import FACETS, TITLES, facets_of, title_number
 from retrieval.types import Passage
 
 WORDS, NAMES, GRAMS, ROW, PAYLOAD = "words", "names", "grams", "row", "payload"
@@ -41,6 +41,7 @@ def build_schema() -> Schema:
     builder.add_text_field(NAMES, tokenizer_name=_NAME_TOKENIZER, index_option="freq")
     builder.add_text_field(GRAMS, tokenizer_name=_LIST_TOKENIZER, index_option="freq")
     builder.add_text_field(FACETS, tokenizer_name="raw", index_option="basic")
+    builder.add_unsigned_field(TITLES, fast=True)
     builder.add_unsigned_field(ROW, fast=True)
     builder.add_bytes_field(PAYLOAD, stored=True)
     return builder.build()
@@ -66,6 +67,7 @@ def to_index_document(passage: Passage, row: int) -> tantivy.Document:
         document.add_text(GRAMS, " ".join(grams))
     for term in facets_of(passage):
         document.add_text(FACETS, term)
+    document.add_unsigned(TITLES, title_number(passage.title))
     document.add_unsigned(ROW, row)
     document.add_bytes(PAYLOAD, _pack(passage))
     return document

@@ -17,8 +17,10 @@ DOCUMENTS = [
     Document(
         "https://e.org/b", "common text", "B", "ja", {"year": 2024.5, "area": "tracing", "draft": False}
     ),
-    Document("https://e.org/c", "common text", "C", "en", {"year": -3, "area": "a: b/c [x]*"}),
-    Document("https://e.org/d", "common text", "", "", {"area": "長" * 5000}),
+    Document("https://e.org/c", "common text", "題", "en", {"year": -3, "area": "a: b/c [x]*"}),
+    Document(
+        "https://e.org/d", "common text", metadata={"area": "長" * 5000, "title": "only in the metadata"}
+    ),
 ]
 
 
@@ -38,6 +40,10 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> LocalIndex:
         ({"lang NOT": "ja"}, "acd"),
         ({"lang NOT": ["ja", "en"]}, "d"),
         ({"title": "B"}, "b"),
+        ({"title": ["B", "題"]}, "bc"),
+        ({"title NOT": "B"}, "acd"),
+        ({"title": "only in the metadata"}, "d"),
+        ({"title": 7}, ""),
         ({"doc_uri": "https://e.org/c"}, "c"),
         ({"doc_uri": ("https://e.org/c", "https://e.org/a")}, "ac"),
         ({"year": 2023}, "a"),
