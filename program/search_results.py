@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from program.text_layout import columns, table, visible
-from retrieval.local_retriever import Explanation, LocalRetriever, Place
+from retrieval.local_retriever import Explanation, Place, RankedRetriever
 from retrieval.ranking.feedback import query_weights
 from retrieval.types import CorpusRetriever, Filters
 
@@ -25,7 +25,7 @@ def render_results(found: Sequence[Explanation]) -> str:
 
 
 def render_explanation(
-    retriever: LocalRetriever, query: str, filters: Filters | None, found: Sequence[Explanation]
+    retriever: RankedRetriever, query: str, filters: Filters | None, found: Sequence[Explanation]
 ) -> str:
     """How it was searched, and a table of the rank and score that each passage had in each stage."""
     lines = [_how(retriever), _terms("searched for", query_terms(retriever, query))]
@@ -92,7 +92,7 @@ def query_terms(retriever: CorpusRetriever, query: str) -> dict[str, float]:
     return dict(sorted(((t, round(weights[t] * idf, 3)) for t, idf in told), key=lambda pair: -pair[1]))
 
 
-def _how(retriever: LocalRetriever) -> str:
+def _how(retriever: RankedRetriever) -> str:
     settings = retriever.settings
     parts = {
         "lexical": "by words",

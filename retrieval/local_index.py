@@ -7,7 +7,6 @@ import mmap
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -35,6 +34,7 @@ from retrieval.lexical import (
     to_passage,
     weighted_terms_query,
 )
+from retrieval.passage_index import Hit
 from retrieval.registry import read_uris
 from retrieval.types import CorpusFacts, Document, Filters, Passage
 from retrieval.vectors import Allowed, Vectors, to_address
@@ -44,14 +44,6 @@ __all__ = ["Hit", "IndexReport", "LocalIndex", "Progress", "RefusedDocument"]
 _DEFAULT_CHUNKING = ChunkingSettings()
 _SCORE_DIGITS = 4
 _MOST_FILTERS = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A passage that a search found: `address` tells it from all others of the same snapshot."""
-
-    address: int
-    score: float
 
 
 class LocalIndex:

@@ -1,8 +1,8 @@
-"""The retriever over an embedded index: words, vectors or both, and what is made of the ranking then."""
+"""The retriever over an index of passages: words, vectors or both, and what is made of the ranking then."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from retrieval.errors import IndexUnusableError
 from retrieval.fusion import Method, fuse, fuse_convex, normalize
-from retrieval.local_index import Hit, LocalIndex
+from retrieval.local_index import LocalIndex
+from retrieval.passage_index import Hit, PassageIndex
 from retrieval.ranking.diversity import cap_documents, diversify, term_vectors
 from retrieval.ranking.expansion import Around, expand_all
 from retrieval.ranking.feedback import Feedback, expand_query, query_weights
@@ -123,8 +124,8 @@ class _Notes:
     weights: Mapping[str, float] | None = None
 
 
-class LocalRetriever:
-    """A `Retriever` over a `LocalIndex`.
+class RankedRetriever:
+    """A `Retriever` over any `PassageIndex`.
 
     However it ranks, a smaller k gives the beginning of what a larger k gives, so that a search may be made once
     for several. Many threads may use one at once.
@@ -132,7 +133,7 @@ class LocalRetriever:
 
     def __init__(
         self,
-        index: LocalIndex,
+        index: PassageIndex,
         settings: RankingSettings | None = None,
         *,
         embedder: Embedder | None = None,
@@ -143,20 +144,20 @@ class LocalRetriever:
         Raises:
             IndexUnusableError: if the mode needs vectors and the index has none, or those of another embedder.
         """
-        self.index = index
+        self.index: PassageIndex = index
         self.settings = settings or RankingSettings()
         self.embedder = embedder
         self.reranker = reranker
         self.mode: Mode = resolve_mode(self.settings.mode, index, embedder)
         if self.mode != "lexical":
-            _check_vectors(index, embedder)
+            check_vectors(index, embedder)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> LocalRetriever:
+    def __deepcopy__(self, memo: dict[int, Any]) -> RankedRetriever:
         """Itself: a snapshot never changes, and DSPy's optimizers copy programs by the dozen."""
         return self
 
     def __repr__(self) -> str:
-        return f"LocalRetriever({self.index!r}, {self.mode})"
+        return f"{type(self).__name__}({self.index!r}, {self.mode})"
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -184,7 +185,7 @@ class LocalRetriever:
         """The passages of a document in their order; none when it is not in the index."""
         return self.index.passages_of(doc_uri)
 
-    def doc_uris(self) -> set[str]:
+    def doc_uris(self) -> Collection[str]:
         """The identities of all documents."""
         return self.index.doc_uris()
 
@@ -384,8 +385,25 @@ class LocalRetriever:
         return self.index.vectors_of([hit_of[passage.chunk_id] for passage in pool])
 
 
+class LocalRetriever(RankedRetriever):
+    """A `RankedRetriever` over a `LocalIndex`."""
+
+    index: LocalIndex
+
+    def __init__(
+        self,
+        index: LocalIndex,
+        settings: RankingSettings | None = None,
+        *,
+        embedder: Embedder | None = None,
+        reranker: Reranker | None = None,
+    ) -> None:
+        """`embedder` is the one that the index was built with. Raises as `RankedRetriever`."""
+        super().__init__(index, settings, embedder=embedder, reranker=reranker)
+
+
 def resolve_mode(
-    mode: Literal["auto", "lexical", "dense", "hybrid"], index: LocalIndex, embedder: Embedder | None
+    mode: Literal["auto", "lexical", "dense", "hybrid"], index: PassageIndex, embedder: Embedder | None
 ) -> Mode:
     """What `auto` is: hybrid where the index has vectors and there is an embedder, else lexical."""
     if mode != "auto":
@@ -393,7 +411,12 @@ def resolve_mode(
     return "hybrid" if embedder is not None and index.has_vectors else "lexical"
 
 
-def _check_vectors(index: LocalIndex, embedder: Embedder | None) -> None:
+def check_vectors(index: PassageIndex, embedder: Embedder | None) -> None:
+    """Refuse to search by vectors of which there are none, or which another model made.
+
+    Raises:
+        IndexUnusableError: saying what to do.
+    """
     if not index.has_vectors:
         raise IndexUnusableError(
             f"The index at '{index.path}' has no vectors, which retrieval.mode dense and hybrid search by. "

@@ -283,9 +283,9 @@ def postgres_server() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def postgres(postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The way into a new, empty database, whose password is in the environment."""
+    """The way into an empty database, whose password is in the environment."""
     monkeypatch.setenv("PGPASSWORD", postgres_server.password)
-    return postgres_server.make_database()
+    return postgres_server.empty_database()
 
 
 @pytest.fixture(scope="session")

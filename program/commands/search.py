@@ -41,7 +41,7 @@ def search(
     from program.retrievers import open_retriever
     from program.search_results import query_terms, render_explanation, render_json, render_results
     from retrieval.errors import ConfigurationError
-    from retrieval.local_retriever import Explanation, LocalRetriever
+    from retrieval.local_retriever import Explanation, RankedRetriever
 
     retriever = open_retriever(settings)
     if not explain:
@@ -51,9 +51,9 @@ def search(
         used = retriever.identity["mode"]
         click.echo(render_json(used, query, conditions, found) if as_json else render_results(found))
         return
-    if not isinstance(retriever, LocalRetriever):
+    if not isinstance(retriever, RankedRetriever):
         raise ConfigurationError(
-            f"--explain: only an index of our own tells how it ranked, and retrieval.backend is "
+            f"--explain: only an index that is ranked here tells how, and retrieval.backend is "
             f"{settings.retrieval.backend}."
         )
     found = retriever.explain(query, settings.retrieval.k, conditions or None)
