@@ -22,19 +22,19 @@ class ResilienceSettings(Section):
 class VectorSearchColumns(Section):
     """Which columns of a Vector Search index hold what; `others` travel as metadata.
 
-    The start and end (characters of the document), the headings and the fragment of its address are of passages that
-    our pipeline made: with them, links open at the passage.
+    Unset, the columns are those that the corpus pipeline makes, as far as the index has them; "" reads none.
     """
 
     primary_key: str | None = Field(None, description="unset: the index's own")
     text: str | None = Field(None, description="unset: what the index embeds, or text")
     doc_uri: str = "doc_uri"
-    title: str | None = None
-    lang: str | None = None
-    start: str | None = None
-    end: str | None = None
-    headings: str | None = None
-    fragment: str | None = None
+    title: str | None = Field(None, description="unset: title")
+    lang: str | None = Field(None, description="unset: lang")
+    url: str | None = Field(None, description="where the passage opens, as doc_uri#section; unset: url")
+    start: str | None = Field(None, description="its first character in the document; unset: start_char")
+    end: str | None = Field(None, description="unset: end_char")
+    headings: str | None = Field(None, description="unset: headings")
+    metadata: str | None = Field(None, description="a JSON object; unset: metadata")
     others: tuple[str, ...] = ()
 
 
@@ -76,7 +76,9 @@ class PgVectorSettings(Section):
     lakebase_instance: str | None = Field(
         None, description="an instance, or projects/…/branches/…/endpoints/…: its tokens are the password"
     )
-    table: str = Field("passages", description="or schema.table; others with names that begin with it are beside it")
+    table: str = Field(
+        "passages", description="or schema.table; others with names that begin with it are beside it"
+    )
     max_connections: int = Field(32, ge=1, le=1000, description="of one process, at once")
     resilience: ResilienceSettings = ResilienceSettings()
 

@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
+from urllib.parse import unquote
 
 from retrieval.types import MetadataValue, Passage
 
 SCORE = "score"
 """How the service calls the last column of what it finds."""
 
+_USUAL = {
+    "title": "title",
+    "lang": "lang",
+    "url": "url",
+    "start": "start_char",
+    "end": "end_char",
+    "headings": "headings",
+    "metadata": "metadata",
+}
+"""What the corpus pipeline calls the columns that not every index has."""
+
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which columns of the index hold what.
+    """Which columns of the index hold what. None: what `filled_in` takes; "": nothing does.
 
     Attributes:
-        primary_key: None: the index's own.
-        text: None: what the index embeds, or `text`.
+        url: where the passage is to be opened: the `doc_uri`, with a fragment or without.
         headings: a list of section titles, or text with ` > ` between them.
-        fragment: of the document's address, where the passage opens.
-        others: these travel as a passage's metadata.
+        metadata: a JSON object, whose members are a passage's metadata.
+        others: these are its metadata, too.
     """
 
     primary_key: str | None = None
@@ -30,11 +41,24 @@ class Columns:
     doc_uri: str = "doc_uri"
     title: str | None = None
     lang: str | None = None
+    url: str | None = None
     start: str | None = None
     end: str | None = None
     headings: str | None = None
-    fragment: str | None = None
+    metadata: str | None = None
     others: tuple[str, ...] = ()
+
+    def filled_in(self, primary_key: str, text: str | None, there: Collection[str] | None) -> Columns:
+        """These columns where nothing was said, too.
+
+        The index's own primary key; what it embeds, or `text`; and of what not every index has, the columns that are
+        called as the corpus pipeline calls them, where they are `there`.
+        """
+        usual = {name: column for name, column in _USUAL.items() if there is not None and column in there}
+        unsaid: dict[str, Any] = {name: column for name, column in usual.items() if getattr(self, name) is None}
+        return replace(
+            self, primary_key=self.primary_key or primary_key, text=self.text or text or "text", **unsaid
+        )
 
     def names(self) -> dict[str, str]:
         """Each column that is read, by the name of what it holds."""
@@ -50,7 +74,8 @@ class Columns:
         text, doc_uri = row.get(self.text or ""), row.get(self.doc_uri)
         if not text or not doc_uri:
             return None
-        start = int(row.get(self.start or "") or 0)
+        start = _whole(row.get(self.start or ""), 0)
+        others = {name: _value(row[name]) for name in self.others if row.get(name) is not None}
         return Passage(
             chunk_id=_as_text(row.get(self.primary_key or "")),
             doc_uri=str(doc_uri),
@@ -58,11 +83,11 @@ class Columns:
             title=_as_text(row.get(self.title or "")),
             lang=_as_text(row.get(self.lang or "")),
             start=start,
-            end=int(row.get(self.end or "") or start + len(str(text))),
+            end=_whole(row.get(self.end or ""), start + len(str(text))),
             headings=_headings(row.get(self.headings or "")),
-            metadata={name: _metadata(row[name]) for name in self.others if row.get(name) is not None},
+            metadata={**_members(row.get(self.metadata or "")), **others},
             score=float(row.get(SCORE) or 0.0),
-            fragment=_as_text(row.get(self.fragment or "")),
+            fragment=_fragment(row.get(self.url or ""), str(doc_uri)),
         )
 
 
@@ -73,18 +98,37 @@ def _as_text(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
+def _whole(value: Any, otherwise: int) -> int:
+    return int(value) if isinstance(value, int | float) else otherwise
+
+
 def _headings(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
-        if value.startswith("["):
-            try:
-                return tuple(map(str, json.loads(value)))
-            except ValueError:
-                pass
         return tuple(part for part in value.split(" > ") if part)
-    return tuple(map(str, value or ()))
+    return tuple(map(str, value)) if isinstance(value, list) else ()
 
 
-def _metadata(value: Any) -> MetadataValue:
+def _members(value: Any) -> dict[str, MetadataValue]:
+    if not isinstance(value, str):
+        return {}
+    try:
+        said = json.loads(value)
+    except ValueError:
+        return {}
+    if not isinstance(said, dict):
+        return {}
+    return {
+        str(name): member for name, member in said.items() if isinstance(member, str | int | float | bool)
+    }
+
+
+def _fragment(url: Any, doc_uri: str) -> str:
+    """What the address of a passage adds to that of its document."""
+    base, hash_mark, fragment = str(url or "").partition("#")
+    return unquote(fragment) if hash_mark and base == doc_uri else ""
+
+
+def _value(value: Any) -> MetadataValue:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value if isinstance(value, str | int | float | bool) else ", ".join(map(_as_text, value))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from retrieval.ai_search.columns import Columns
@@ -70,7 +70,7 @@ def make_plan(index: Description, settings: SearchSettings, embedder: Embedder |
     """
     if index.trouble:
         raise IndexUnusableError(index.trouble)
-    columns = _filled_in(settings.columns, index)
+    columns = settings.columns.filled_in(index.primary_key, index.text_column, index.columns)
     _check_columns(columns, settings.rerank_columns, index)
     query_type = _query_type(settings.query_type, index, embedder)
     sends_vector = query_type != "full_text" and not index.embeds
@@ -80,14 +80,6 @@ def make_plan(index: Description, settings: SearchSettings, embedder: Embedder |
     if kind == "auto":
         kind = "storage_optimized" if index.storage_optimized else "standard"
     return Plan(index, columns, query_type, kind, sends_vector)
-
-
-def _filled_in(columns: Columns, index: Description) -> Columns:
-    return replace(
-        columns,
-        primary_key=columns.primary_key or index.primary_key,
-        text=columns.text or index.text_column or "text",
-    )
 
 
 def _check_columns(columns: Columns, rerank_columns: Sequence[str], index: Description) -> None:
