@@ -20,7 +20,7 @@ _REFUSED = ("password", "authentication", "pg_hba", "does not exist", "ssl", "ce
 
 _ADVICE = {
     "28": "Check the user and PGPASSWORD{lakebase}.",
-    "3D000": "Check the name of the database (dbname=…).",
+    "3D000": "Check dbname=… and user=….",
     "42P01": "Make it: citeqa index --config …",
     "42501": "Have the owner grant it to this user.",
     "53100": "Free disk space there.",
@@ -51,5 +51,8 @@ def explain(error: psycopg.Error, address: Address | None = None) -> str:
 
 
 def _advice(error: psycopg.Error, reason: str) -> str:
-    state = error.sqlstate or ("28" if "password" in reason else "")
+    # While connecting, there is no SQLSTATE to go by.
+    state = error.sqlstate or (
+        "28" if "password" in reason else "3D000" if "does not exist" in reason else ""
+    )
     return next((advice for prefix, advice in _ADVICE.items() if state.startswith(prefix)), "")
