@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.analysis import analyze
 from retrieval.local_retriever import Explanation, RankedRetriever, RankingSettings, check_vectors
 from retrieval.passage_index import Hit
 from retrieval.postgres.index import PostgresIndex
@@ -58,7 +59,7 @@ class PostgresRetriever(RankedRetriever):
 
     def _at_one_moment(self, queries: Sequence[str], work: Callable[[], T]) -> T:
         # Before the database is asked: a model elsewhere keeps no connection waiting, and is not asked twice.
-        token = self._embedded.set({query: self._embed(query) for query in queries if query.strip()})
+        token = self._embedded.set({query: self._embed(query) for query in queries if analyze(query)})
         try:
             return self.index.together(work)
         finally:

@@ -18,10 +18,12 @@ import numpy as np
 import pytest
 from fake_workspace import FakeWorkspace
 from fake_workspace.search import ranking
+from given_sources import source_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlflow.entities import Span
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from postgres_server import running_postgres
 
 from program.trace_capture import CapturingProcessor, StandIn, pop_trace
 from retrieval.ai_search.columns import Columns
@@ -31,6 +33,11 @@ from retrieval.chunking import ChunkingSettings
 from retrieval.errors import FilterError
 from retrieval.local_index import LocalIndex
 from retrieval.local_retriever import LocalRetriever
+from retrieval.postgres.address import Address
+from retrieval.postgres.database import Database
+from retrieval.postgres.index import PostgresIndex
+from retrieval.postgres.retriever import PostgresRetriever
+from retrieval.postgres.writing import write_corpus
 from retrieval.resilience import Resilience
 from retrieval.tracing import traced_search
 from retrieval.types import CorpusRetriever, Document, Passage
@@ -151,6 +158,23 @@ def _write_directly(fake: FakeWorkspace, rows: list[dict[str, Any]], vector: tup
     index.upsert(rows)
 
 
+def postgres(embedder: WordEmbedder | None = None) -> Maker:
+    """A retriever over a table of a real PostgreSQL."""
+
+    @contextmanager
+    def make(passages: Sequence[Passage], path: Path) -> Iterator[CorpusRetriever]:
+        with pytest.MonkeyPatch.context() as patch, running_postgres() as server:
+            patch.setenv("PGPASSWORD", server.password)
+            database = Database(Address(server.dsn))
+            chunking = ChunkingSettings(max_tokens=16, overlap_tokens=0)
+            sources = [source_of(document) for document in DOCUMENTS]
+            write_corpus(database, "passages", sources, chunking=chunking, embedder=embedder)
+            yield PostgresRetriever(PostgresIndex.open(database, "passages"), embedder=embedder)
+            database.close()
+
+    return make
+
+
 def _built(path: Path) -> Path:
     if not (path / "index").exists():
         LocalIndex.build(
@@ -167,6 +191,8 @@ RETRIEVERS: dict[str, Maker] = {
     "vector_search_storage_optimized": vector_search("STORAGE_OPTIMIZED"),
     "vector_search_full_text": vector_search("STORAGE_OPTIMIZED", vectors="none"),
     "vector_search_direct": vector_search(vectors="direct"),
+    "pgvector_words": postgres(),
+    "pgvector_hybrid": postgres(WordEmbedder()),
 }
 
 
