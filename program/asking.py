@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from typing import Any
 
 from mlflow.types.responses import ResponsesAgentRequest
@@ -20,35 +21,44 @@ def ask_agent(
     question: str,
     filters: Mapping[str, Any] | None = None,
     on_text: Callable[[str], None] | None = None,
+    *,
+    k: int | None = None,
+    on_step: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """The agent's finished answer as a dictionary: `answer`, `citations`, and all of `custom_outputs`.
 
-    `steps` are the items of the tools that were called on the way. `on_text` is given the text as it streams.
+    `steps` are the items of the tools that were called on the way. `on_text` is given the text as it streams, and
+    `on_step` each of those items; what one of them raises stops the answer.
 
     Raises:
         CiteqaError: if the question cannot be answered.
     """
-    custom = {"filters": dict(filters)} if filters else None
-    request = ResponsesAgentRequest(input=[{"role": "user", "content": question}], custom_inputs=custom)
+    custom = {name: value for name, value in (("k", k), ("filters", dict(filters or {}))) if value}
+    request = ResponsesAgentRequest(
+        input=[{"role": "user", "content": question}], custom_inputs=custom or None
+    )
     answer: dict[str, Any] = {}
     steps: list[dict[str, Any]] = []
-    for event in agent.predict_stream(request):
-        body = event.model_dump()
-        if event.type == "response.output_text.delta" and on_text:
-            on_text(body["delta"])
-        if event.type != "response.output_item.done":
-            continue
-        if body["item"]["type"] != "message":
-            steps.append(body["item"])
-            continue
-        content = body["item"]["content"][0]
-        answer = {
-            "question": question,
-            "answer": content["text"],
-            "citations": content["annotations"],
-            **(body["custom_outputs"] or {}),
-            **({"steps": steps} if steps else {}),
-        }
+    with closing(agent.predict_stream(request)) as events:
+        for event in events:
+            body = event.model_dump()
+            if event.type == "response.output_text.delta" and on_text:
+                on_text(body["delta"])
+            if event.type != "response.output_item.done":
+                continue
+            if body["item"]["type"] != "message":
+                steps.append(body["item"])
+                if on_step:
+                    on_step(body["item"])
+                continue
+            content = body["item"]["content"][0]
+            answer = {
+                "question": question,
+                "answer": content["text"],
+                "citations": content["annotations"],
+                **(body["custom_outputs"] or {}),
+                **({"steps": steps} if steps else {}),
+            }
     return answer
 
 

@@ -19,6 +19,7 @@ from program.commands.evaluate import evaluate
 from program.commands.gate import gate
 from program.commands.index import index
 from program.commands.log import log
+from program.commands.mcp import mcp
 from program.commands.options import fail
 from program.commands.program import program
 from program.commands.search import search
@@ -61,6 +62,7 @@ for command in (
     answer,
     log,
     serve,
+    mcp,
     sweep,
     compare,
     gate,

@@ -180,6 +180,9 @@ class LanguageModelSettings(Section):
         300, ge=0, description="how long a call waits for a provider that is busy"
     )
     price: PriceSettings | None = Field(None, description="unset: as LiteLLM's price list says")
+    user_credentials: bool = Field(
+        False, description="databricks/… only: asked as the user who asks (on behalf of)"
+    )
 
 
 class ProgramSettings(Section):
@@ -230,6 +233,18 @@ class ServingSettings(Section):
     trace_spool_mb: float = Field(1000, gt=0, description="traces beyond this are dropped, and counted")
     examples: tuple[str, ...] = Field((), description="questions that the page offers to begin with")
     mlflow_ui: str | None = Field(None, description="where MLflow's pages are; else started when needed")
+
+
+class McpSettings(Section):
+    """How `citeqa mcp` shows the agent to others. What it bears is as `serving` says, and so is its token."""
+
+    name: str = Field("citeqa", pattern=r"^[\w.-]+$")
+    about: str = Field("", description="what the documents tell of: by this a model decides whether to ask")
+    host: str = "127.0.0.1"
+    port: int = Field(8001, ge=0, le=65535, description="0: any free one")
+    allowed_hosts: tuple[str, ...] = Field(
+        (), description="names that it is reached by, with a port or :*; unset: loopback's, or else any"
+    )
 
 
 class UriSettings(Section):
@@ -342,6 +357,7 @@ class Settings(Section):
     tracking: TrackingSettings = TrackingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     serving: ServingSettings = ServingSettings()
+    mcp: McpSettings = McpSettings()
     memory: MemorySettings = MemorySettings()
     deployment: DeploymentSettings = DeploymentSettings()
     pipeline: PipelineSettings = PipelineSettings()
