@@ -77,12 +77,15 @@ export class AnswerView {
     const { answer } = this.turn;
     const writing = answer.status === "writing";
     if (writing && !answer.text) {
+      const search = answer.searching
+        ? { say: "searchingFor", says: { query: plain(answer.searching) } }
+        : { say: "searching" };
       this.body.replaceChildren(
         el(
           "p",
           { class: "searching" },
           el("span", { class: "dots" }, el("i"), el("i"), el("i")),
-          el("span", { say: "searching" }),
+          el("span", { dir: "auto", ...search }),
         ),
       );
       return;
@@ -194,7 +197,12 @@ export class AnswerView {
     if (dropped) words.append(el("span", { say: "dropped", says: { count: dropped } }));
     if (query && query !== question)
       words.append(
-        el("span", { class: "searched", dir: "auto", say: "searchedFor", says: { query: plain(query) } }),
+        el("span", {
+          class: "searched",
+          dir: "auto",
+          say: "searchedFor",
+          says: { query: plain(query.replaceAll("\n", " · ")) },
+        }),
       );
     return [words];
   }

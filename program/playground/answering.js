@@ -2,10 +2,14 @@
 
 import { ServerError } from "./server.js";
 
-/** An answer of which nothing was said yet. `status`: writing, done, stopped, failed. */
+/**
+ * An answer of which nothing was said yet. `status`: writing, done, stopped, failed. `searching` is what a model is
+ * searching for that decides on its own searches.
+ */
 export function emptyAnswer() {
   return {
     status: "writing",
+    searching: "",
     text: "",
     citations: [],
     outputs: null,
@@ -56,6 +60,7 @@ export function applyEvent(answer, event) {
       addCitation(answer, event.annotation);
       return false;
     case "response.output_item.done":
+      if (event.item?.type === "function_call") answer.searching = readQuery(event.item.arguments);
       takeItem(answer, event.item);
       answer.outputs = readOutputs(event.custom_outputs) ?? answer.outputs;
       return false;
@@ -87,6 +92,15 @@ function takeItem(answer, item) {
   answer.citations = [];
   for (const annotation of Array.isArray(content.annotations) ? content.annotations : []) {
     addCitation(answer, annotation);
+  }
+}
+
+/** What a tool's arguments, which are JSON, say to search for; nothing where they say none. */
+function readQuery(words) {
+  try {
+    return word(JSON.parse(words)?.query);
+  } catch {
+    return "";
   }
 }
 

@@ -79,6 +79,7 @@ const ENGLISH = {
   // Answers
   answer: "Answer",
   searching: "Searching the documents…",
+  searchingFor: ({ query }) => `Searching for: ${query}…`,
   beingWritten: "Answer is being written",
   complete: ({ count }) => `Answer complete, ${plural(count, "source", "sources")}`,
   stoppedAnnouncement: "Answer stopped",
@@ -216,6 +217,7 @@ const JAPANESE = {
   typeArray: "角かっこで囲んだ配列",
   answer: "回答",
   searching: "文書を検索しています…",
+  searchingFor: ({ query }) => `検索中：${query}…`,
   beingWritten: "回答を作成しています",
   complete: ({ count }) => `回答が完成しました。出典は ${count} 件です`,
   stoppedAnnouncement: "回答を停止しました",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -230,3 +231,27 @@ def test_a_long_answer_is_drawn_on_and_finished_parts_stay_as_they_are(
 def _give_token(page: Any, token: str = "canary-token-0123456789") -> None:
     page.locator("#token").fill(token)
     page.get_by_role("button", name="Continue").click()
+
+
+def test_what_a_model_searches_for_shows_while_it_searches(
+    open_page: Fixture, start_server: Fixture, model: Any
+) -> None:
+    hostile = "<img src=x onerror=window.injected=9> iron"
+    calls = [{"name": "search", "args": {"query": query}} for query in ("water boils", hostile)]
+    model.fills({"next_thought": "Both.", "tool_calls": json.dumps(calls)})
+    model.fills({"next_thought": "Enough.", "tool_calls": "[]"}, delay_s=2)
+    model.fills(ANSWER)
+    server = start_server(
+        {
+            "language_model": {"model": "openai/test", "api_base": model.url, "cache": False},
+            "program": {"kind": "react"},
+        }
+    )
+    page = open_page(server)
+    page.locator("#question").fill("When do they change?")
+    page.keyboard.press("Enter")
+    page.get_by_text(f"Searching for: {hostile}…").wait_for()
+    page.locator(".turn[data-status=done]").wait_for()
+    assert page.locator(".made .searched").inner_text() == f"Searched for: water boils · {hostile}"
+    assert page.locator(".searching").count() == 0
+    assert page.locator(".marker").count() == 1
