@@ -15,11 +15,13 @@ from program.commands.calibrate import calibrate
 from program.commands.compare import compare
 from program.commands.compile import compile_
 from program.commands.dataset import dataset
+from program.commands.deploy import deploy
 from program.commands.evaluate import evaluate
 from program.commands.gate import gate
 from program.commands.index import index
 from program.commands.log import log
 from program.commands.mcp import mcp
+from program.commands.memory import memory
 from program.commands.options import fail
 from program.commands.program import program
 from program.commands.search import search
@@ -61,6 +63,8 @@ for command in (
     calibrate,
     answer,
     log,
+    memory,
+    deploy,
     serve,
     mcp,
     sweep,

@@ -13,6 +13,7 @@
     │   └── FilterError         a filter is malformed
     ├── RequestError            a question or request cannot be answered as it was put
     ├── WorkspaceError          a Databricks workspace refused, or could not be reached
+    ├── DeploymentError         a deployment was not begun, or ended half-way: what is there, and how to go on
     ├── LanguageModelError      the language model could not be reached or did not answer usably
     ├── AgentError              an agent that is evaluated could not be loaded or reached, or answered without evidence
     ├── ProgramStateError       a saved program does not fit, or is not one of ours
@@ -75,6 +76,10 @@ class RequestError(CiteqaError):
 
 class WorkspaceError(CiteqaError):
     """A Databricks workspace refused what was asked of it, or could not be reached."""
+
+
+class DeploymentError(CiteqaError):
+    """A deployment was not begun or ended half-way; the message says what exists, and how to go on."""
 
 
 class LanguageModelError(CiteqaError):

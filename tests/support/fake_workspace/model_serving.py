@@ -258,10 +258,15 @@ class ModelServing:
             raise ApiError("RESOURCE_DOES_NOT_EXIST", f"Endpoint with name '{name}' does not exist.")
         return self.endpoints[name]
 
+    def need(self, name: str, user: str, level: str) -> None:
+        """PERMISSION_DENIED unless the user has this level of permission on an endpoint, or a higher one."""
+        enough = _LEVELS[_LEVELS.index(level) :]
+        held = self.permissions[self._endpoint(name)["id"]]
+        if not any(entry.get("user_name") == user and entry["permission_level"] in enough for entry in held):
+            raise ApiError("PERMISSION_DENIED", f"User does not have {level} on '{name}'.")
+
     def _need_manager(self, endpoint: dict[str, Any], user: str) -> None:
-        held = {"user_name": user, "permission_level": "CAN_MANAGE"}
-        if held not in self.permissions[endpoint["id"]]:
-            raise ApiError("PERMISSION_DENIED", f"User does not have CAN_MANAGE on '{endpoint['name']}'.")
+        self.need(endpoint["name"], user, "CAN_MANAGE")
 
 
 def _as_answer(endpoint: dict[str, Any]) -> dict[str, Any]:
