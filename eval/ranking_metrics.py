@@ -1,4 +1,4 @@
-"""Ranking metrics of many questions at once: trec_eval's, computed by ir_measures.
+"""Ranking metrics of many questions at once: trec_eval's own, by its binding pytrec_eval.
 
 trec_eval's conventions hold: duplicates are removed first, precision divides by k however short the list,
 nDCG has linear gain, an empty list scores 0. What is handed over are ranks, not the retriever's scores:
@@ -8,12 +8,11 @@ the program really used.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from operator import attrgetter
 
-import ir_measures
+import pytrec_eval
 
 from eval.metric_names import Metric
 from eval.observations import Observation, RetrievedDocument
@@ -27,14 +26,14 @@ from eval.questions import (
 )
 
 _DOC_URI = attrgetter("doc_uri")
-_MEASURES = {
-    "recall": ir_measures.R,
-    "precision": ir_measures.P,
-    "hit": ir_measures.Success,
-    "mrr": ir_measures.RR,
-    "ndcg": ir_measures.nDCG,
-    "map": ir_measures.AP,
+_AT_CUTOFF = {
+    "recall": "recall",
+    "precision": "P",
+    "hit": "success",
+    "ndcg": "ndcg_cut",
+    "map": "map_cut",
 }
+_WHOLE = {"ndcg": "ndcg", "map": "map", "mrr": "recip_rank"}
 
 
 def score_rankings(
@@ -113,22 +112,29 @@ def _measure(
 ) -> dict[Metric, dict[str, float]]:
     # Numbers for names here too, for the same reason as in `to_trec_run`.
     ids = {str(number): id_ for number, id_ in enumerate(judgements)}
-    measures = {metric: _to_measure(metric) for metric in metrics}
-    values: dict[ir_measures.Measure, dict[str, float]] = defaultdict(dict)
+    names = {metric: _trec_name(metric) for metric in metrics}
     ranked = {number: run[id_] for number, id_ in ids.items()}
     judged = {number: judgements[id_] for number, id_ in ids.items()}
-    for value in ir_measures.evaluator(set(measures.values()), judged).iter_calc(ranked):
-        values[value.measure][ids[value.query_id]] = value.value
-    return {metric: _cut_reciprocal_ranks(metric, values[measure]) for metric, measure in measures.items()}
+    # trec_eval's own spelling has a dot where its results have an underscore.
+    wanted = {f"{name}.{cutoff}" if cutoff else name for name, cutoff in names.values()}
+    found = pytrec_eval.RelevanceEvaluator(judged, wanted).evaluate(ranked) if judged else {}
+    scores: dict[Metric, dict[str, float]] = {}
+    for metric, (name, cutoff) in names.items():
+        told = f"{name}_{cutoff}" if cutoff else name
+        # It leaves out a question whose ranking is empty, and the mean would rise.
+        values = {id_: found[number][told] if number in found else 0.0 for number, id_ in ids.items()}
+        scores[metric] = _cut_reciprocal_ranks(metric, values)
+    return scores
 
 
-def _to_measure(metric: Metric) -> ir_measures.Measure:
-    measure = _MEASURES[metric.measure]
-    return measure @ metric.cutoff if metric.cutoff and metric.measure != "mrr" else measure
+def _trec_name(metric: Metric) -> tuple[str, int | None]:
+    if metric.cutoff and metric.measure != "mrr":
+        return _AT_CUTOFF[metric.measure], metric.cutoff
+    return _WHOLE[metric.measure], None
 
 
 def _cut_reciprocal_ranks(metric: Metric, values: dict[str, float]) -> dict[str, float]:
-    # trec_eval's reciprocal rank has no cutoff, and ir_measures' fallback for it sorts every list again.
+    # trec_eval's reciprocal rank has no cutoff.
     if metric.measure != "mrr" or not metric.cutoff:
         return values
     lowest = 1 / metric.cutoff

@@ -1,4 +1,4 @@
-"""Against pytrec_eval itself, the binding to NIST's trec_eval, which ir_measures also calls."""
+"""Against pytrec_eval itself, the binding to NIST's trec_eval, asked as its documentation does."""
 
 import math
 from collections.abc import Sequence
