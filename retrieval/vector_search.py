@@ -17,6 +17,7 @@ from retrieval.ai_search.columns import Columns
 from retrieval.ai_search.filters import to_dictionary, to_text
 from retrieval.ai_search.index import RemoteIndex, Row
 from retrieval.ai_search.plan import Plan, QueryType, SearchSettings, make_plan
+from retrieval.ai_search.weights import SampledWeights
 from retrieval.analysis import analyze
 from retrieval.conditions import read_conditions
 from retrieval.errors import CiteqaError, RetrievalError
@@ -64,6 +65,7 @@ class VectorSearchRetriever:
         self._embedder = embedder
         self._lock = threading.Lock()
         self._plan: Plan | None = None
+        self._weights = SampledWeights(index.scan)
         self._facts = CorpusFacts()
         self._facts_until = 0.0
         if not as_user:
@@ -142,8 +144,8 @@ class VectorSearchRetriever:
         return self._passages(rows, plan.columns)
 
     def idf(self, terms: Sequence[str]) -> list[float]:
-        """All alike: the service tells no statistics."""
-        return [1.0] * len(terms)
+        """The weights of terms by a sample of the passages: the service tells no statistics."""
+        return self._weights.idf(terms, self._planned().columns) if terms else []
 
     def passages_of(self, doc_uri: str) -> list[Passage]:
         """The first 1,000 passages of a document in their order (200 of a full-text index)."""

@@ -55,7 +55,9 @@ class Columns:
         called as the corpus pipeline calls them, where they are `there`.
         """
         usual = {name: column for name, column in _USUAL.items() if there is not None and column in there}
-        unsaid: dict[str, Any] = {name: column for name, column in usual.items() if getattr(self, name) is None}
+        unsaid: dict[str, Any] = {
+            name: column for name, column in usual.items() if getattr(self, name) is None
+        }
         return replace(
             self, primary_key=self.primary_key or primary_key, text=self.text or text or "text", **unsaid
         )

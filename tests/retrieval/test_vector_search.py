@@ -329,6 +329,24 @@ def test_documents_of_a_large_index_are_not_listed(
     assert retriever().doc_uris() is None
 
 
+def test_terms_weigh_by_a_sample_of_the_passages(fake: FakeWorkspace) -> None:
+    searched = retriever()
+    dog, cat, nowhere, the = searched.idf(["dog", "cat", "elephant", "the"])
+    assert 0 == the < dog < cat < nowhere
+    searched.idf(["dog"])
+    assert len([call for call in fake.calls if call.path.endswith("/scan")]) == 1
+
+
+def test_where_no_sample_can_be_had_terms_weigh_alike(
+    fake: FakeWorkspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    searched = retriever()
+    fake.fault("/scan", status=403, code="PERMISSION_DENIED")
+    assert searched.idf(["dog", "elephant"]) == [1.0, 1.0]
+    assert "All terms of a question weigh alike: " in caplog.text
+    assert searched.search("dog", 1)
+
+
 # What goes wrong
 
 
@@ -375,24 +393,26 @@ def test_a_longer_retry_after_than_there_is_time_for_ends_the_search_at_once(fak
 
 
 def test_a_hung_connection_ends_with_the_time_of_an_attempt(fake: FakeWorkspace) -> None:
-    searched = retriever(limits=Limits(timeout_s=0.9, attempt_timeout_s=0.3, num_retries=9))
-    fake.fault("/query", hang_s=2, times=9)
+    searched = retriever()
+    searched._index._resilience.limits = Limits(timeout_s=1.0, attempt_timeout_s=0.3, num_retries=9)
+    fake.fault("/query", hang_s=10, times=9)
     began = time.monotonic()
     with pytest.raises(ServiceUnavailableError, match=r"cannot be used now: no answer in time \(\d attempts"):
         searched.search("dog", 1)
-    assert 0.8 < time.monotonic() - began < 1.6
+    assert 0.5 < time.monotonic() - began < 5
 
 
 def test_an_answer_that_drips_ends_with_the_time_of_an_attempt(
     fake: FakeWorkspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    searched = retriever(limits=Limits(timeout_s=0.6, attempt_timeout_s=0.6, num_retries=0))
+    searched = retriever()
+    searched._index._resilience.limits = Limits(timeout_s=0.6, attempt_timeout_s=0.6, num_retries=0)
     with dripping_server() as url:
         monkeypatch.setattr(searched._index._plain, "index_url", url)
         began = time.monotonic()
         with pytest.raises(ServiceUnavailableError, match="no answer in time"):
             searched.search("dog", 1)
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 5
 
 
 def test_a_service_that_keeps_failing_is_left_alone(fake: FakeWorkspace) -> None:
