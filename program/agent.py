@@ -28,6 +28,8 @@ from mlflow.types.responses import (
 
 from program.assembly import DEFAULT_PROGRAM, build_programs
 from program.content_store import ContentStore
+from program.memory.opening import open_store
+from program.memory.remembering import Memory, conversation_of
 from program.responses import (
     CustomInputs,
     parse_custom_inputs,
@@ -51,12 +53,16 @@ _RETRIEVERS = json.dumps([retriever_schema()])
 class CitingAgent(ResponsesAgent):
     """Any answerer behind the Responses interface, whole and streamed.
 
-    Stateless: everything of a conversation comes with the request, so any replica can serve any turn, and
-    one agent serves many threads. Both ways of calling share one synchronous core.
+    Stateless: everything of a conversation comes with the request, or from `memory`, so any replica can serve any
+    turn, and one agent serves many threads. Both ways of calling share one synchronous core.
     """
 
-    def __init__(self, answerers: Answerer | Mapping[str, Answerer]) -> None:
-        """`answerers` by the name that a request's `custom_inputs.program` asks for; `default` is required."""
+    def __init__(self, answerers: Answerer | Mapping[str, Answerer], memory: Memory | None = None) -> None:
+        """`answerers` by the name that a request's `custom_inputs.program` asks for; `default` is required.
+
+        With `memory`, a request that names its conversation goes on with it.
+        """
+        self.memory = memory
         self._answerers = answerers if isinstance(answerers, Mapping) else {DEFAULT_PROGRAM: answerers}
         declare_retriever_schema()
 
@@ -68,7 +74,7 @@ class CitingAgent(ResponsesAgent):
 
         Raises:
             RequestError: if the request cannot be answered as it was put.
-            RetrievalError, LanguageModelError: if a part fails.
+            RetrievalError, LanguageModelError, StorageError: if a part fails.
         """
         return render_response(self.respond(request), new_item_id())
 
@@ -115,7 +121,10 @@ class CitingAgent(ResponsesAgent):
             raise RequestError(
                 f"custom_inputs: program = {name!r} is not there. Known: {', '.join(self._answerers)}."
             )
-        return self._answerers[name], turn
+        answerer = self._answerers[name]
+        if self.memory is not None and (conversation := conversation_of(request, custom)) is not None:
+            answerer = self.memory.remembering(answerer, conversation)
+        return answerer, turn
 
 
 class CiteqaAgent(CitingAgent):
@@ -168,6 +177,8 @@ class CiteqaAgent(CitingAgent):
             mlflow.dspy.autolog()
         programs = build_programs(settings, retriever, record_in=record_in, limit_rate=limit_rate)
         self._answerers = {name: program.respond for name, program in programs.items()}
+        if (store := open_store(settings.memory)) is not None:
+            self.memory = Memory(store, settings.memory.recalled_messages)
 
 
 def _with_logged(section: Mapping[str, Any], name: str, artifacts: Mapping[str, str]) -> dict[str, Any]:

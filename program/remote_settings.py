@@ -84,14 +84,27 @@ class PgVectorSettings(Section):
 
 
 class MemorySettings(Section):
-    """Where conversations are kept, so that a `conversation_id` goes on with one; nowhere where unset.
+    """Where conversations are kept, so that a `conversation_id` goes on with one. docs/memory.md tells more.
 
-    `store` is sqlite:///path or postgresql://…, the password of which is PGPASSWORD.
+    The password of a database is PGPASSWORD, or a Databricks token where `lakebase_instance` is set.
     """
 
-    store: str | None = None
-    lakebase_instance: str | None = None
-    expire_days: float = Field(30, gt=0)
+    store: str | None = Field(
+        None, description="sqlite:///path, or postgresql://user@host/name; unset: nothing is kept"
+    )
+    lakebase_instance: str | None = Field(
+        None, description="an instance, or projects/…/branches/…/endpoints/…: its tokens are the password"
+    )
+    expire_days: float = Field(30, gt=0, description="after its last message, a conversation is forgotten")
+    recalled_messages: int = Field(
+        20, ge=2, le=1000, description="the latest ones, that a request goes on with"
+    )
+    user_header: str | None = Field(
+        None,
+        description="citeqa serve: in which a proxy says who asks, such as x-forwarded-email on Databricks Apps; "
+        "unset: as the request says",
+    )
+    resilience: ResilienceSettings = ResilienceSettings()
 
 
 class DeploymentSettings(Section):

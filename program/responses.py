@@ -178,9 +178,18 @@ def render_annotation(citation: Citation) -> dict[str, Any]:
 
 
 def render_sources(answer: CitedAnswer) -> dict[str, Any]:
-    """`custom_outputs`: every retrieved passage with whether it was cited, who answered, and at what cost."""
+    """`custom_outputs`: every retrieved passage with whether it was cited, who answered, and at what cost.
+
+    Where the conversation is kept, `memory` says how much of it was recalled, and whether the answer is part of it.
+    """
     cited = {citation.number for citation in answer.citations}
+    memory = answer.memory
     return {
+        **(
+            {}
+            if memory is None
+            else {"memory": {"recalled_messages": memory.messages, "kept": memory.is_kept}}
+        ),
         "reader": answer.reader,
         "abstained": answer.abstained,
         "query": answer.query,

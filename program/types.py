@@ -73,6 +73,14 @@ ToolStep: TypeAlias = ToolCall | ToolResult
 
 
 @dataclass(frozen=True, slots=True)
+class Recalled:
+    """What memory did for an answer: how many earlier messages it was given, and whether it was kept itself."""
+
+    messages: int
+    is_kept: bool
+
+
+@dataclass(frozen=True, slots=True)
 class CitedAnswer:
     """An answer, what it cites, and what was retrieved for it (best first).
 
@@ -81,7 +89,8 @@ class CitedAnswer:
     the follow-up made to stand alone. `dropped_markers` counts markers that pointed at no passage and
     were removed. `fallback_reason` is why another reader than the configured one answered; empty if none did.
     `usage` holds tokens by name, `timings_ms` milliseconds by stage. `steps` are the tools that a model called on
-    the way, each call followed by its result; none where no model decides.
+    the way, each call followed by its result; none where no model decides. `memory` is None where the conversation
+    is not kept.
     """
 
     text: str
@@ -95,6 +104,7 @@ class CitedAnswer:
     usage: Mapping[str, int] = field(default_factory=dict)
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     steps: tuple[ToolStep, ...] = ()
+    memory: Recalled | None = None
 
     @property
     def cited_uris(self) -> list[str]:

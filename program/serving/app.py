@@ -28,6 +28,7 @@ from program.extractive import ExtractiveReader
 from program.responses import CustomInputs
 from program.serving import metrics as prometheus
 from program.serving.admission import Admission
+from program.serving.conversations import add_conversation_routes
 from program.serving.documents import read_document
 from program.serving.endpoint import TRACE_ID_HEADER, AnswerEndpoint
 from program.serving.failures import Failure, RequestFailedError, internal_error, to_failure
@@ -62,7 +63,7 @@ class Served:
 
     `reader` names who answers, as `CitedAnswer.reader` does. `index` is what documents are shown from: a
     retriever's as it is then. `recorder` is what keeps traces, `pages` where MLflow shows them, `health` what
-    is known of the language model, and `token` what requests must bear.
+    is known of the language model, `token` what requests must bear, and `user_header` where a proxy says who asks.
     """
 
     agent: CitingAgent
@@ -74,6 +75,7 @@ class Served:
     pages: MlflowPages | None = None
     health: ModelHealth | None = None
     token: str | None = None
+    user_header: str | None = None
 
 
 def create_app(served: Served, settings: ServingSettings | None = None) -> ASGIApp:
@@ -110,9 +112,12 @@ class _Server:
             deadline_s=self._settings.deadline_s,
             metrics=self._metrics,
             health=self._served.health,
+            user_header=self._served.user_header,
         )
         app.router.routes += [Route(path, endpoint, methods=["POST"]) for path in ANSWER_PATHS]
         self._add_routes(app)
+        if (memory := self._served.agent.memory) is not None:
+            add_conversation_routes(app, memory.store, self._served.user_header)
         _answer_errors_as_json(app)
         self._watch()
         guarded: ASGIApp = Guard(
@@ -125,7 +130,7 @@ class _Server:
             guarded = CORSMiddleware(
                 guarded,
                 allow_origins=list(self._settings.cors_origins),
-                allow_methods=["GET", "POST"],
+                allow_methods=["DELETE", "GET", "POST"],
                 allow_headers=["*"],
                 expose_headers=[REQUEST_ID_HEADER, TRACE_ID_HEADER, "retry-after"],
             )

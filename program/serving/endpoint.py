@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Mapping
 from concurrent.futures import Executor
+from dataclasses import replace
 from typing import Any
 
 from mlflow.genai.agent_server.server import RETURN_TRACE_HEADER
@@ -16,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from program.agent import CitingAgent, new_item_id
 from program.serving.admission import Admission
 from program.serving.answering import Answered, Answering
+from program.serving.asking_user import ask_as, user_by_header
 from program.serving.events import DONE, KEEP_ALIVE, ResponseEvents, encode_events, encode_json
 from program.serving.failures import Failure, internal_error, to_failure
 from program.serving.guard import ROUTE_KEY, request_id_of
@@ -53,10 +55,12 @@ class AnswerEndpoint:
         deadline_s: float,
         metrics: Metrics,
         health: ModelHealth | None = None,
+        user_header: str | None = None,
     ) -> None:
         """`model` is the name that a streamed response bears until its answer says who wrote it.
 
-        An answer must be finished `deadline_s` after its request, waiting in the queue included.
+        An answer must be finished `deadline_s` after its request, waiting in the queue included. `user_header` is
+        where a proxy says who asks, whatever the request says; None where the request is believed.
         """
         self._agent = agent
         self._model = model
@@ -65,6 +69,7 @@ class AnswerEndpoint:
         self._deadline_s = deadline_s
         self._metrics = metrics
         self._health = health
+        self._user_header = user_header
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -73,7 +78,10 @@ class AnswerEndpoint:
         started = time.perf_counter()
         try:
             asked = parse_answer_request(await _read_body(receive))
-            exchange.wants_trace_id = Headers(scope=scope).get(RETURN_TRACE_HEADER, "").lower() == "true"
+            headers = Headers(scope=scope)
+            exchange.wants_trace_id = headers.get(RETURN_TRACE_HEADER, "").lower() == "true"
+            if self._user_header is not None:
+                asked = replace(asked, body=ask_as(asked.body, user_by_header(headers, self._user_header)))
         except _ClientLeftError:
             return
         except Exception as error:  # noqa: BLE001 - to_failure tells a client's mistake from ours

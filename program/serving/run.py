@@ -65,6 +65,7 @@ def serve(
             ),
             health=_health(settings),
             token=token,
+            user_header=settings.memory.user_header,
         )
         _run(served, settings, listener, lambda: on_ready(url_of(listener)))
 
