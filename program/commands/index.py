@@ -26,6 +26,15 @@ if TYPE_CHECKING:
 @click.option("--rebuild", is_flag=True, help="Index everything anew, not just what changed.")
 @click.option("--strict", is_flag=True, help="Let a bad document be an error, and change nothing then.")
 @click.option("--watch", is_flag=True, help="Keep the index up to date as documents change, until Ctrl-C.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "spark"]),
+    default="local",
+    show_default=True,
+    help="spark: into a Delta table, with a Vector Search index behind it; docs/corpus-pipeline.md.",
+)
+@click.option("--to", metavar="PLACE", help="spark: catalog.schema.table, or a directory.")
+@click.option("--json", "as_json", is_flag=True, help="spark: the report as JSON on stdout.")
 @click.pass_context
 def index(
     context: click.Context,
@@ -38,6 +47,9 @@ def index(
     rebuild: bool,
     strict: bool,
     watch: bool,
+    engine: str,
+    to: str | None,
+    as_json: bool,
 ) -> None:
     """Index documents, or bring the index up to date with them.
 
@@ -46,14 +58,37 @@ def index(
     if context.invoked_subcommand is not None:
         return
     settings = read_settings(
-        config, overrides, corpus__path=corpus, corpus__base_url=base_url, retrieval__index=index
+        config,
+        overrides,
+        corpus__path=corpus,
+        corpus__base_url=base_url,
+        retrieval__index=index,
+        pipeline__table=to,
     )
+    if engine == "spark":
+        if watch:
+            fail("Error: --watch follows files here. On Spark, run the command again: a job with a schedule.")
+        _index_on_spark(settings, rebuild, strict, as_json)
+        return
+    if to is not None or as_json:
+        fail(f"Error: {'--to' if to is not None else '--json'} is for Spark. Add --engine spark")
     if watch and rebuild:
         fail("Error: --watch and --rebuild do not go together. Rebuild first, then watch.")
     if watch:
         _watch(settings, strict)
     else:
         _tell(settings, _index(settings, rebuild, strict))
+
+
+def _index_on_spark(settings: Settings, rebuild: bool, strict: bool, as_json: bool) -> None:
+    from program.spark.corpus.run import index_on_spark
+
+    report = index_on_spark(
+        settings, rebuild=rebuild, strict=strict, tell=lambda what: click.echo(what, err=True)
+    )
+    for line in report.render_refusals():
+        click.echo(line, err=True)
+    click.echo(report.as_json() if as_json else report.render())
 
 
 def _index(settings: Settings, rebuild: bool, strict: bool) -> IndexReport:

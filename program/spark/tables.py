@@ -50,8 +50,18 @@ class Place:
     def journal(self) -> Place:
         """Where what was answered into this place is kept: beside it."""
         if self.format == TABLE:
-            return Place(_with_suffix(self.name, "_run"), TABLE)
+            return beside(self, "_run")
         return Place(f"{self.name}.run", "parquet")
+
+
+def beside(place: Place, suffix: str) -> Place:
+    """The place whose name is this one's with a suffix."""
+    return Place(_with_suffix(place.name, suffix), place.format)
+
+
+def is_table_name(text: str) -> bool:
+    """Whether this is a table's name, and cannot be a path."""
+    return not _is_path(text) and _TABLE_NAME.fullmatch(text) is not None
 
 
 def questions_place(text: str) -> Place:
@@ -84,6 +94,23 @@ def answers_place(text: str) -> Place:
     if path.is_file() or path.suffix.lower() == ".gz":
         raise ConfigurationError(f"--out {text}: Spark writes a directory. Name one, or a table.")
     return Place(_absolute(text), _SPARK_FORMATS.get(suffix, "parquet"))
+
+
+def passages_place(text: str) -> Place:
+    """Where passages go: `catalog.schema.table`, or a directory; a Delta table either way.
+
+    Raises:
+        ConfigurationError: if it is neither.
+    """
+    if not _is_path(text):
+        return _table(text)
+    if _SCHEME.match(text):
+        raise ConfigurationError(f"--to {text}: name a table, or a directory that is mounted here.")
+    if Path(text).is_file():
+        raise ConfigurationError(
+            f"--to {text}: is a file. A Delta table is a directory, or a table by its name."
+        )
+    return Place(_absolute(text).rstrip("/"), "delta")
 
 
 def read_questions(spark: SparkSession, place: Place) -> DataFrame:
