@@ -400,6 +400,8 @@ class _Changes:
 
     def _row_of(self, doc_uri: str) -> int | None:
         """The row of a document that the index holds; mostly, the one that stood where it stands."""
+        if not self._marks:
+            return None
         if self._rows is None:
             missed = self._sources.missed()
             expected: int = self._sources.documents(slice(missed, missed)).start

@@ -301,6 +301,8 @@ class KnownSources:
 
     def find(self, fingerprint: int) -> int:
         """The row of a source of the fingerprint, and -1 where there is none."""
+        if not len(self._known):
+            return -1
         # Those between were changed, or else put in.
         for expected in (self._next + self._missed, self._next):
             if expected < len(self._known) and self._known[expected] == fingerprint != UNKNOWN:
