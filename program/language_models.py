@@ -14,6 +14,7 @@ from dspy.clients.engines.lm15_engine import LM15Engine, timeouts_for
 from dspy.lm15 import RouterConfig
 
 from program.content_store import ContentStore
+from program.databricks_models import PROVIDER, DatabricksEngine
 from program.rate_limit import LimitedEngine, RateLimiter
 from program.recorded_calls import CallContext, RecordedEngine
 from program.settings import LanguageModelSettings
@@ -75,7 +76,20 @@ def build_adapter(settings: LanguageModelSettings) -> dspy.Adapter:
 
 
 def _engine(settings: LanguageModelSettings) -> Engine:
-    """The engine that DSPy itself would choose: its native one where it knows the provider, else LiteLLM."""
+    """The engine that DSPy itself would choose: its native one where it knows the provider, else LiteLLM.
+
+    A Databricks workspace is neither's, since its tokens run out: see `program.databricks_models`.
+    """
+    provider, _, endpoint = str(settings.model).partition("/")
+    if provider == PROVIDER and endpoint:
+        return DatabricksEngine(
+            timeout_s=settings.timeout_s, api_base=settings.api_base, as_user=settings.user_credentials
+        )
+    if settings.user_credentials:
+        raise ConfigurationError(
+            f"language_model.user_credentials: only endpoints of a Databricks workspace can be asked as the user "
+            f"who asks, and {settings.model!r} is none. Set it to false, or the model to databricks/<endpoint>."
+        )
     clients: dict[str, Any] = {"timeout": settings.timeout_s}
     if settings.api_base:
         clients["api_base"] = settings.api_base
@@ -96,7 +110,7 @@ def _engine(settings: LanguageModelSettings) -> Engine:
 def _address(settings: LanguageModelSettings) -> str:
     """Where the model is asked, if not where its provider usually is: the same endpoint elsewhere is another one."""
     provider = str(settings.model).partition("/")[0].upper()
-    names = (f"{provider}_{what}" for what in ("API_BASE", "BASE_URL", "HOST"))
+    names = (f"{provider}_{what}" for what in ("API_BASE", "BASE_URL", "HOST", "CONFIG_PROFILE"))
     return settings.api_base or next(filter(None, map(os.environ.get, names)), "")
 
 

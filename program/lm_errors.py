@@ -25,6 +25,8 @@ def describe_lm_error(error: DSPyError) -> str:
     code, reason = failure_kind(error), _first_line(str(error.message or error))
     if code == "timeout" and error.code == "transport":
         reason = "it did not answer in time"
+    if code in ("auth", "not_configured") and str(error.model or "").startswith("databricks/"):
+        code = ""  # which credentials were tried, and what to do, is in the reason: they are no API key
     return hide_secrets(f"{name} failed: {reason.rstrip('.')}. {_ADVICE.get(code, '')}".strip())
 
 
@@ -39,6 +41,8 @@ def _first_line(message: str) -> str:
     """The reason; clients add advice about options of their own below it."""
     line = next((line for line in message.splitlines() if line.strip()), "no reason was given")
     line = " ".join(line.split())
+    if line.startswith("[") and "] " in line:  # DSPy's own mark of the model, which is named already
+        line = line.partition("] ")[2]
     return line if len(line) <= _REASON_CHARACTERS else f"{line[: _REASON_CHARACTERS - 1]}…"
 
 

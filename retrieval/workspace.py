@@ -141,4 +141,6 @@ def _said_by() -> str:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(hide_secrets(str(error)).split()).rstrip(".")
+    # The SDK appends its whole configuration, and before it advice that ours is in place of.
+    said = str(error).partition(" Config: host=")[0].partition(", please check https://")[0]
+    return " ".join(hide_secrets(said).split()).rstrip(".")

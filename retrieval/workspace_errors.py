@@ -102,11 +102,12 @@ def sentence(what: str, kind: str, error: object, *, as_user: bool = False) -> s
     reason = reason if len(reason) <= _REASON_CHARACTERS else f"{reason[: _REASON_CHARACTERS - 1]}…"
     parts = [f"{what.rstrip('.')}: {reason or type(error).__name__}."]
     if kind in ("auth", "permission"):
-        parts.append(_credentials_tried(as_user))
+        parts.append(credentials_tried(as_user))
     return " ".join([*parts, ADVICE[kind]]).strip()
 
 
-def _credentials_tried(as_user: bool) -> str:
+def credentials_tried(as_user: bool) -> str:
+    """A sentence on whose credentials an answer refused."""
     if as_user:
         return "Tried: the token of the user who asks (on behalf of)."
     from retrieval.workspace import methods_opened

@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fake_workspace.agent_deployments import AgentDeployments
+from fake_workspace.deployed_agents import DeployedAgents
+from fake_workspace.endpoints import Endpoints
 from fake_workspace.files import Files
 from fake_workspace.identity import Identity
+from fake_workspace.lakebase import Lakebase
 from fake_workspace.mlflow_api import MlflowApi
 from fake_workspace.model_serving import ModelServing
 from fake_workspace.search import VectorSearch
@@ -30,6 +33,9 @@ class FakeWorkspace:
         self.unity_catalog = UnityCatalog(self)
         self.vector_search = VectorSearch(self)
         self.model_serving = ModelServing(self)
+        self.deployed_agents = DeployedAgents(self)  # before the endpoints, which answer what it does not
+        self.endpoints = Endpoints(self)
+        self.lakebase = Lakebase(self)
         self.agent_deployments = AgentDeployments(self)
         self.mlflow = MlflowApi(self)  # the last: it takes every path below mlflow/ that is left
         self._wire = Wire(self.router, self.identity.user_of)
@@ -47,6 +53,7 @@ class FakeWorkspace:
         self._wire.shutdown()
         self._wire.server_close()
         self._thread.join()
+        self.deployed_agents.close()
         self.mlflow.close()
 
     @property
