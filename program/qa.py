@@ -40,6 +40,9 @@ class CitedQA(dspy.Module):  # type: ignore[misc]
     search is for the query that it makes of the question, or for several, one a line.
     """
 
+    max_searches = 1
+    """How many searches an answer may take, each of which a model may be asked for."""
+
     def __init__(
         self,
         retriever: Retriever,
@@ -73,6 +76,11 @@ class CitedQA(dspy.Module):  # type: ignore[misc]
         if rewrite_with is not None:
             self.rewrite = dspy.Predict(RewriteQuery)
             self.rewrite.set_lm(rewrite_with)
+
+    @property
+    def writes_queries(self) -> bool:
+        """Whether a prompt writes what is searched for."""
+        return self.rewrite is not None
 
     def respond(self, turn: Turn, emit: Emit | None = None) -> CitedAnswer:
         """The answer to one turn; an `Answerer`.

@@ -16,7 +16,7 @@ from mlflow.entities import SpanType
 from program.lm_errors import describe_lm_error
 from program.qa import CitedQA, Clock, Found
 from program.readers import Reader
-from program.research import FINISH, SEARCH, Research
+from program.research import FINISH, SEARCH, TOOLS, Research
 from program.signatures import DecideSearches
 from retrieval.tracing import SPAN_NAME, to_span_document, traced_search
 from retrieval.types import Filters, Passage, Retriever
@@ -67,6 +67,11 @@ class ReActQA(CitedQA):
         if search_with is not None:
             self.decide.set_lm(search_with)
 
+    @property
+    def writes_queries(self) -> bool:
+        """It does: `decide` writes them."""
+        return True
+
     def _find(self, question: str, k: int, filters: Filters | None, clock: Clock) -> Found:
         def search(query: str) -> list[Passage]:
             return traced_search(self.retriever, query, k, filters, name=SEARCH_SPAN)
@@ -98,7 +103,7 @@ class ReActQA(CitedQA):
                     question=question,
                     searches=research.describe(),
                     searches_left=research.searches_left,
-                    tools=research.tools,
+                    tools=list(TOOLS),
                     config=self._decide_config,
                 )
         except AdapterParseError as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 from uuid import uuid4
 
@@ -38,14 +40,6 @@ class Research:
         self.passages: list[Passage] = []
         self.queries: list[str] = []
         self.steps: list[ToolStep] = []
-        self._tool = dspy.Tool(
-            self._search_documents,
-            SEARCH,
-            "Find the passages of the documents that fit a query best.",
-            arg_desc={"query": "words that would stand in the passage"},
-        )
-        finish = dspy.Tool(lambda: "Finished.", FINISH, "Say that enough was found, or that no more can be.")
-        self.tools = [self._tool, finish]
 
     @property
     def searches_left(self) -> int:
@@ -70,7 +64,8 @@ class Research:
         said = problem = self._objection(call)
         if not problem:
             try:
-                said = self._tool(query=arguments["query"])
+                with _for(self):
+                    said = _SEARCH_TOOL(query=arguments["query"])
             except RetrievalError as error:
                 if not self.passages:
                     raise
@@ -89,8 +84,8 @@ class Research:
             return "That was searched for before. Search for something else, or finish."
         return ""
 
-    def _search_documents(self, query: str) -> str:
-        """The tool: what it returns is what the model reads, passages that it knows by their number alone."""
+    def search(self, query: str) -> str:
+        """What the model reads of a search: passages that it knows by their number alone."""
         known = set(self._numbers.values())
         self.queries.append(query)
         for passage in self._search(query):
@@ -114,6 +109,40 @@ class Research:
     def _note(self, step: ToolStep) -> None:
         self.steps.append(step)
         emit_pieces([step])
+
+
+_research: ContextVar[Research] = ContextVar("citeqa_research")
+
+
+@contextmanager
+def _for(research: Research) -> Iterator[None]:
+    token = _research.set(research)
+    try:
+        yield
+    finally:
+        _research.reset(token)
+
+
+def _search(query: str) -> str:
+    return _research.get().search(query)
+
+
+def _finish() -> str:
+    return "Finished."
+
+
+# The same for every question, with the research in the context: demonstrations of the program hold its tools, and
+# are pickled and written as JSON.
+_SEARCH_TOOL = dspy.Tool(
+    _search,
+    SEARCH,
+    "Find the passages of the documents that fit a query best.",
+    arg_desc={"query": "words that would stand in the passage"},
+)
+TOOLS = (
+    _SEARCH_TOOL,
+    dspy.Tool(_finish, FINISH, "Say that enough was found, or that no more can be."),
+)
 
 
 def _words(query: str) -> list[str]:

@@ -34,8 +34,10 @@ def estimate(
 
     Choosing on `dev` asks what the optimizer has not asked of it; the final check asks the winner and the seed `test`.
     """
-    calls_a_run = len(prepare(task).program.predictors())
-    asked = optimizer.estimate(len(task.train), len(task.validation), calls_a_run)
+    predictors = len(prepare(task).program.predictors())
+    asked = optimizer.estimate(len(task.train), len(task.validation), predictors)
+    # One that decides on searches may be asked before each of them.
+    calls_a_run = predictors + task.program.max_searches - 1
     calls = asked.program_runs * calls_a_run + asked.prompt_calls
     final_calls = 2 * len(splits.test.questions) * calls_a_run
     prompt_tokens = _prompt_tokens(task)
@@ -57,11 +59,12 @@ def estimate(
 
 
 def _prompt_tokens(task: CompileTask) -> float:
-    """The length of the reader's prompt over a few examples, with what it retrieves."""
+    """The length of the reader's prompt over a few examples, with as much as it may retrieve."""
     lengths = []
+    k = task.program.k * task.program.max_searches
     reader = dict(task.program.named_predictors())["reader.answer"]
     for example in task.train[:: max(1, len(task.train) // _SAMPLED)][:_SAMPLED]:
-        passages = task.program.retriever.search(example.question, task.program.k, task.program.filters)
+        passages = task.program.retriever.search(example.question, k, task.program.filters)
         inputs = {"passages": "\n\n".join(p.text for p in passages), "question": example.question}
         messages = dspy.ChatAdapter().format(reader.signature, [], inputs)
         lengths.append(sum(len(str(message["content"])) for message in messages))

@@ -15,7 +15,7 @@ MOST_CHARACTERS = 2_400
 
 FAILED = "The program failed on this question and gave no answer."
 
-_SEARCHING = ("rewrite", "condense")
+_SEARCHING = ("rewrite", "condense", "decide")
 _READING = ("reader.answer",)
 _LENGTH_COUNTS = frozenset(("token_f1", "tokens", "usd"))
 

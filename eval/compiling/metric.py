@@ -179,7 +179,7 @@ def check_prompts_matter(mix: Mix, program: CitedQA) -> None:
     Raises:
         ConfigurationError: saying what to set.
     """
-    if program.rewrite is None and all(parse_metric(name).is_ranking for name in mix.weights):
+    if not program.writes_queries and all(parse_metric(name).is_ranking for name in mix.weights):
         raise ConfigurationError(
             f"metric: {', '.join(mix.weights)} depends on what is retrieved alone, which no prompt of this program "
             "changes. Set program.rewrite_query: true, or add a metric of the answer such as fact_recall."

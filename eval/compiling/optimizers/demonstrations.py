@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import dspy
+from pydantic import BaseModel
 
 
 def keep_complete_demos(program: dspy.Module) -> None:
@@ -25,8 +26,11 @@ def keep_complete_demos(program: dspy.Module) -> None:
 def complete_demo(
     example: dspy.Example | Mapping[str, Any], signature: type[dspy.Signature]
 ) -> dspy.Example | None:
-    """The fields of `signature` of an example; None where one of them is missing or is nothing JSON knows."""
-    demo = {name: example.get(name) for name in signature.fields}
+    """The fields of `signature` of an example; None where one of them is missing or is nothing JSON knows.
+
+    DSPy's own types (tools, and calls of them) stand there as a file has them, which a prompt shows alike.
+    """
+    demo = {name: _as_in_a_file(example.get(name)) for name in signature.fields}
     if any(value is None for value in demo.values()):
         return None
     try:
@@ -34,6 +38,12 @@ def complete_demo(
     except (TypeError, ValueError):
         return None
     return dspy.Example(demo)
+
+
+def _as_in_a_file(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_as_in_a_file(item) for item in value]
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
 def demonstrates(example: dspy.Example, program: dspy.Module) -> bool:

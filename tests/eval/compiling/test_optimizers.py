@@ -134,7 +134,13 @@ def make_task(
     model = {"model": "openai/rules", "api_base": rule_following_model.url, "num_retries": 0}
 
     def make(
-        *, train: int = TRAIN, dev: int = DEV, rewrite: bool = False, calls: int | None = None, **parts: Any
+        *,
+        train: int = TRAIN,
+        dev: int = DEV,
+        rewrite: bool = False,
+        kind: str = "fixed",
+        calls: int | None = None,
+        **parts: Any,
     ) -> CompileTask:
         settings = validate_settings(
             [
@@ -143,7 +149,7 @@ def make_task(
                     {
                         "retrieval": {"index": str(collection)},
                         "language_model": model,
-                        "program": {"rewrite_query": rewrite},
+                        "program": {"rewrite_query": rewrite, "kind": kind},
                     },
                 )
             ]
@@ -220,11 +226,23 @@ def test_an_optimizer_asks_and_chooses_what_bare_dspy_does_and_no_more_than_esti
     assert estimate.program_runs <= 2 * runs or name not in EXACT
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *((name, "fixed") for name in SMALL),
+        *((name, "react") for name in ("BootstrapFewShot", "SIMBA", "GEPA")),
+    ],
+)
 def test_candidates_are_few_distinct_programs_that_can_be_saved_and_loaded(
-    name: str, make_task: MakeTask, rule_following_model: Any, tmp_path: Path, capsys: Any, caplog: Any
+    name: str,
+    kind: str,
+    make_task: MakeTask,
+    rule_following_model: Any,
+    tmp_path: Path,
+    capsys: Any,
+    caplog: Any,
 ) -> None:
-    task = make_task(rewrite=name in ("BootstrapFewShot", "MIPROv2"))
+    task = make_task(rewrite=kind == "fixed" and name in ("BootstrapFewShot", "MIPROv2"), kind=kind)
     seed = state_key(task.program)
 
     with caplog.at_level(logging.INFO, logger="eval.compiling.optimizers"):
@@ -246,6 +264,27 @@ def test_candidates_are_few_distinct_programs_that_can_be_saved_and_loaded(
 
     assert [state_key(candidate.program) for candidate in optimize(task, name)] == keys
     assert rule_following_model.counts.answered == asked
+
+
+def test_what_is_shown_of_deciding_on_searches_is_shown_again_from_its_file(
+    make_task: MakeTask, rule_following_model: Any, tmp_path: Path
+) -> None:
+    task = make_task(kind="react")
+    compiled = optimize(task, "BootstrapFewShot")[-1].program
+    [demo, *_] = compiled.decide.demos
+    [call] = demo["tool_calls"]["tool_calls"]
+    save_state(compiled, tmp_path / "candidate.json")
+    loaded = task.program.deepcopy()
+    load_state(loaded, tmp_path / "candidate.json")
+
+    shown = []
+    for program in (compiled, loaded):
+        with dspy.context(lm=task.task_model):
+            program(question="What is the colour of the lamp?")
+        deciding = next(r for r in reversed(rule_following_model.requests) if r.reply.kind == "decide")
+        shown.append(deciding.body["messages"])
+    assert shown[0] == shown[1]
+    assert f'{{"tool_calls": [{{"name": "{call["name"]}"' in shown[1][2]["content"]
 
 
 def test_the_seed_decides_which_examples_are_shown(make_task: MakeTask) -> None:

@@ -108,6 +108,24 @@ def test_what_is_gained_is_proved_on_questions_that_nobody_saw_and_installed_and
     assert again.asked == result.asked, "what it cost is told again"
 
 
+@pytest.mark.slow
+def test_the_agentic_program_is_compiled_as_any_other_and_asks_no_more_than_was_said_before(
+    specify: Specify, rule_following_model: Any, make_taught_settings: Callable[..., Settings]
+) -> None:
+    specification = specify(set={"program.kind": "react", "program.max_searches": 2})
+    planned = plan_compilation(specification)
+    result = compile_program(specification)
+    assert rule_following_model.counts.task <= planned.calls + planned.final_calls
+    assert result.is_better
+    body = json.loads(Path("build/programs/taught.json").read_text(encoding="utf-8"))
+    assert set(body["predictors"]) == {"reader.answer", "condense", "decide"}
+    program = {"kind": "react", "states": {"default": str(result.installed)}}
+    answer = build_programs(make_taught_settings(program=program))["default"].respond(
+        Turn("What is the colour of the lamp?")
+    )
+    assert answer.steps
+
+
 def test_choosing_asks_nothing_of_dev_that_the_optimizer_asked_already(
     specify: Specify, rule_following_model: Any
 ) -> None:

@@ -29,7 +29,7 @@ from model_rules.proposing import (
 from model_rules.skills import MARKER, Luck
 from model_rules.words import content_words, split_sentences
 
-TASKS = ("answer", "rewrite", "condense", "other")
+TASKS = ("answer", "rewrite", "condense", "decide", "other")
 """The kinds of prompts that a program sends; all others are an optimizer's."""
 
 _DESCRIPTIONS = {
@@ -98,6 +98,8 @@ def _kind_of(prompt: Prompt) -> tuple[str, Callable[[_Asked], dict[str, Any]]]:
             return kind, answer
     if outputs & set(_DESCRIPTIONS):
         return "describe", lambda asked: _DESCRIPTIONS
+    if "tool_calls" in outputs:
+        return "decide", _decide
     if any(name.endswith("query") for name in outputs):
         return "rewrite", _rewrite
     if "answer" in outputs and {"passages", "context"} & set(prompt.inputs):
@@ -113,6 +115,15 @@ def _rewrite(asked: _Asked) -> dict[str, Any]:
     question = asked.input("question") or next(iter(asked.prompt.inputs.values()), "")
     query = rewrite_query(asked.prompt, asked.knowledge, asked.luck(question), question)
     return {name: query for name in asked.prompt.outputs if name.endswith("query")}
+
+
+def _decide(asked: _Asked) -> dict[str, Any]:
+    """One search, for the query that it would make of the question; then it has finished."""
+    question = asked.input("question")
+    query = rewrite_query(asked.prompt, asked.knowledge, asked.luck(question), question)
+    searched = "search(" in asked.input("searches")
+    calls = [{"name": "finish", "args": {}} if searched else {"name": "search", "args": {"query": query}}]
+    return {"next_thought": "What is missing is searched for.", "tool_calls": {"tool_calls": calls}}
 
 
 def _propose(asked: _Asked) -> dict[str, Any]:
