@@ -17,9 +17,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.utils import get_environ_proxies
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 _CONNECT_S = 3.05
@@ -72,6 +74,8 @@ def _prepare_sessions() -> None:
             thread_id=threading.get_ident(),
         )
         if session.adapters.get("https://") is not adapter:
+            # It would read all of the environment at each request, a fifth of what the client costs.
+            session.trust_env = False
             session.mount("https://", adapter)
             session.mount("http://", adapter)
 
@@ -84,6 +88,9 @@ def _adapter(process_id: int) -> _Adapter:
 
 class _Adapter(HTTPAdapter):
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        kwargs["proxies"] = _proxies(*urlsplit(request.url or "")[:2])
+        if kwargs.get("verify") is True:
+            kwargs["verify"] = _certificates()
         current = _current.get()
         if current is None:
             return super().send(request, *args, **kwargs)
@@ -95,6 +102,18 @@ class _Adapter(HTTPAdapter):
         current.retry_after = response.headers.get("Retry-After")
         _read_in_time(response, current.deadline)
         return response
+
+
+@lru_cache(maxsize=64)
+def _proxies(scheme: str, host: str) -> dict[str, str]:
+    """The proxies that the environment names for a host."""
+    return dict(get_environ_proxies(f"{scheme}://{host}"))
+
+
+@lru_cache(maxsize=1)
+def _certificates() -> str | bool:
+    """The certificates that the environment names, as requests reads it."""
+    return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
 
 
 def _read_in_time(response: requests.Response, deadline: float) -> None:
