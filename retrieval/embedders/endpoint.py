@@ -18,8 +18,9 @@ from retrieval.chunking import count_tokens
 from retrieval.embedders.embedder import EmbedderConfig, Vectors
 from retrieval.embedders.onnx_embedder import normalized
 from retrieval.embedders.providers import PROVIDERS
-from retrieval.errors import EmbeddingError
+from retrieval.errors import ConfigurationError, EmbeddingError, WorkspaceError
 from retrieval.secrets import hide_secrets
+from retrieval.workspace import open_workspace
 
 _BATCH = 64
 _PASSING = (408, 429, 500, 502, 503, 504, 529)
@@ -30,7 +31,8 @@ _REASON_CHARACTERS = 300
 class EndpointEmbedder:
     """An embeddings endpoint, by a name such as `openai/text-embedding-3-small` or `databricks/<endpoint>`.
 
-    API keys come from the environment, under the names that the provider's client documents. A request that
+    API keys come from the environment, under the names that the provider's client documents; an endpoint of a
+    Databricks workspace is signed in to as the workspace is, anew for each request. A request that
     the endpoint is too busy for, or that fails on its side, is repeated `num_retries` times, waiting as long
     as it asks for or ever longer. With `max_tokens`, texts are cut by an estimate of their tokens, and counted;
     without, an endpoint refuses or cuts what is too long for it.
@@ -96,9 +98,13 @@ class EndpointEmbedder:
         raise AssertionError("unreachable")
 
     def _request(self, inputs: Sequence[str]) -> Any:
-        ask = self._ask_openai if self._provider == "openai" else self._ask_litellm
+        asks = {"openai": self._ask_openai, "databricks": self._ask_databricks}
         try:
-            return ask(inputs)
+            return asks.get(self._provider, self._ask_litellm)(inputs)
+        except WorkspaceError as error:
+            raise EmbeddingError(f"The embedding model '{self.name}' failed: {error}") from error
+        except ConfigurationError:
+            raise
         except Exception as error:  # clients of a hundred providers, each with errors of its own
             if _status(error) in _PASSING or _is_of_network(error):
                 raise _PassingError(error) from error
@@ -114,7 +120,24 @@ class EndpointEmbedder:
                 self._client = openai.OpenAI(
                     base_url=self._config.api_base, api_key=key, timeout=self._config.timeout_s, max_retries=0
                 )
-        return self._client.embeddings.create(
+        return self._embeddings(self._client, inputs)
+
+    def _ask_databricks(self, inputs: Sequence[str]) -> Any:
+        """A workspace's endpoint, by OpenAI's client, with a token that is fresh."""
+        key, base = os.environ.get("DATABRICKS_API_KEY"), self._config.api_base
+        base = base or os.environ.get("DATABRICKS_API_BASE") or f"{open_workspace().host}/serving-endpoints"
+        with self._lock:
+            if self._client is None or str(self._client.base_url).rstrip("/") != base.rstrip("/"):
+                import openai
+
+                self._client = openai.OpenAI(
+                    base_url=base, api_key="-", timeout=self._config.timeout_s, max_retries=0
+                )
+            client = self._client
+        return self._embeddings(client.with_options(api_key=key or open_workspace().token()), inputs)
+
+    def _embeddings(self, client: Any, inputs: Sequence[str]) -> Any:
+        return client.embeddings.create(
             model=self._model, input=list(inputs), encoding_format="float", **self._dimensions()
         )
 
