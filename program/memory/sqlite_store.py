@@ -13,6 +13,7 @@ from pathlib import Path
 from program.memory.conversations import Conversation, StoredConversation
 from program.memory.housekeeping import Housekeeping
 from program.types import Message
+from program.well_formed import well_formed
 from retrieval.errors import StorageError
 
 _BUSY_S = 10.0
@@ -102,7 +103,10 @@ class SqliteConversations:
             ).fetchone()
             connection.executemany(
                 "INSERT INTO messages VALUES (?, ?, ?, ?, ?)",
-                [(*key, number + i, one.role, one.text) for i, one in enumerate(messages, start=1)],
+                [
+                    (*key, number + i, one.role, well_formed(one.text))
+                    for i, one in enumerate(messages, start=1)
+                ],
             )
         self._housekeeping.when_due()
 
@@ -169,4 +173,4 @@ class SqliteConversations:
 
 
 def _key(conversation: Conversation) -> tuple[str, str]:
-    return conversation.user, conversation.id
+    return well_formed(conversation.user), well_formed(conversation.id)

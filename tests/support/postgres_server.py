@@ -70,7 +70,7 @@ class PostgresServer:
             schemas = "SELECT nspname FROM pg_namespace WHERE nspname !~ '^(pg_|information_schema)'"
             for (schema,) in self.run(schemas, self._shared):
                 self.run(f'DROP SCHEMA "{schema}" CASCADE', self._shared)
-            self.run("CREATE SCHEMA public", self._shared)
+            self.run("CREATE SCHEMA public; GRANT USAGE ON SCHEMA public TO PUBLIC", self._shared)
         else:
             self.run("CREATE DATABASE shared")
             self._shared = "shared"
