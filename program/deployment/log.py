@@ -57,7 +57,7 @@ def log_agent(
         info: ModelInfo = mlflow.pyfunc.log_model(
             name=name,
             python_model=str(_package("program") / "logged_agent.py"),
-            code_paths=code_paths(),
+            code_paths=code_paths() or None,
             artifacts=artifacts(settings) or None,
             model_config=model_config(settings),
             input_example=input_example(settings),

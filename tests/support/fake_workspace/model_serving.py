@@ -149,7 +149,7 @@ class ModelServing:
             found = _SECRET.fullmatch(value)
             if found and (found[1], found[2]) not in self.secrets:
                 raise ApiError("INVALID_PARAMETER_VALUE", f"Secret {found[1]}/{found[2]} does not exist.")
-        return {**said, "creator": user}
+        return {**said, "entity_version": str(said["entity_version"]), "creator": user}
 
     def _get(self, request: Request) -> dict[str, Any]:
         name = request.parameters["name"]
