@@ -11,7 +11,7 @@ import json
 import queue
 import threading
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -40,6 +40,7 @@ from program.responses import (
 from program.settings import Settings, validate_settings
 from program.streaming import StreamAbandonedError
 from program.types import Answerer, CitedAnswer, Emit, Piece, Turn
+from retrieval.asking_user import asking_for, invoker_token, user_token
 from retrieval.errors import RequestError
 from retrieval.tracing import RETRIEVERS_TAG, declare_retriever_schema, retriever_schema
 from retrieval.types import CorpusRetriever
@@ -90,7 +91,10 @@ class CitingAgent(ResponsesAgent):
         """
         answerer, turn = self._read(request)
         span = mlflow.get_current_active_span()
-        conversation = _Conversation(answerer, turn)
+        with (
+            _on_behalf_of_the_user()
+        ):  # left before a piece is read: the conversation has a copy of the context
+            conversation = _Conversation(answerer, turn)
         try:
             yield from render_events(conversation.pieces(), conversation.answer(), new_item_id())
         except GeneratorExit:
@@ -110,7 +114,8 @@ class CitingAgent(ResponsesAgent):
             RequestError, RetrievalError, LanguageModelError: as `predict`.
         """
         answerer, turn = self._read(request)
-        return answerer(turn, emit)
+        with _on_behalf_of_the_user():
+            return answerer(turn, emit)
 
     def _read(self, request: ResponsesAgentRequest) -> tuple[Answerer, Turn]:
         custom = parse_custom_inputs(request.custom_inputs)
@@ -249,6 +254,11 @@ class _Conversation:
     def _put_unless_abandoned(self, error: BaseException) -> None:
         with suppress(StreamAbandonedError):
             self._put(error)
+
+
+def _on_behalf_of_the_user() -> AbstractContextManager[None]:
+    """Within, the user who asks is whose token came with the request, or who asks on Model Serving."""
+    return asking_for(user_token() or invoker_token())
 
 
 def _note_conversation(request: ResponsesAgentRequest, custom: CustomInputs) -> None:

@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+USER_TOKEN_HEADER = "x-forwarded-access-token"
+"""Where Databricks Apps puts the token of the user who sends a request, if the app may act for users."""
+
 _token: ContextVar[str | None] = ContextVar("asking_user_token", default=None)
 
 

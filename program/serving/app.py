@@ -40,6 +40,7 @@ from program.serving.readiness import ModelHealth
 from program.serving.traces import TraceRecorder
 from program.settings import ServingSettings
 from program.trace_capture import traces_in_memory
+from retrieval.asking_user import USER_TOKEN_HEADER, asking_for
 from retrieval.errors import CiteqaError
 from retrieval.types import CorpusRetriever
 
@@ -198,11 +199,12 @@ class _Server:
             return self._describe()
 
         @app.get("/api/document")
-        def document(uri: str, chunk: str | None = None) -> dict[str, Any]:
+        def document(request: Request, uri: str, chunk: str | None = None) -> dict[str, Any]:
             """The text of an indexed document, and where the passage is in it."""
             if served.index is None:
                 raise RequestFailedError(Failure(404, "document_unknown", "This server shows no documents."))
-            return read_document(served.index, uri, chunk)
+            with asking_for(request.headers.get(USER_TOKEN_HEADER)):
+                return read_document(served.index, uri, chunk)
 
         @app.post("/api/feedback")
         def feedback(said: Feedback) -> dict[str, str]:

@@ -24,6 +24,7 @@ from program.serving.guard import ROUTE_KEY, request_id_of
 from program.serving.metrics import Metrics
 from program.serving.readiness import ModelHealth
 from program.serving.requests import AnswerRequest, parse_answer_request
+from retrieval.asking_user import USER_TOKEN_HEADER, asking_for
 from retrieval.errors import LanguageModelError
 
 logger = logging.getLogger(__name__)
@@ -87,7 +88,9 @@ class AnswerEndpoint:
         except Exception as error:  # noqa: BLE001 - to_failure tells a client's mistake from ours
             await self._fail(exchange, scope, error)
             return
-        work = asyncio.create_task(self._answer(exchange, asked, request_id_of(scope), started))
+        # The task takes a copy of the context with it, and its worker another.
+        with asking_for(headers.get(USER_TOKEN_HEADER)):
+            work = asyncio.create_task(self._answer(exchange, asked, request_id_of(scope), started))
         leaving = asyncio.create_task(_client_leaves(receive))
         try:
             await asyncio.wait((work, leaving), timeout=self._deadline_s, return_when=asyncio.FIRST_COMPLETED)
