@@ -34,6 +34,7 @@ MOST_RESULTS = {"ann": 10_000, "hybrid": 200, "full_text": 200}
 _MODES = {"ann": "dense", "hybrid": "hybrid", "full_text": "lexical"}
 _QUERY_CHARACTERS = 30_000
 _FACTS_S = 30.0
+_TROUBLE_S = 5.0
 _LISTED_ROWS = 20_000
 _SCANNED = 500
 
@@ -68,8 +69,11 @@ class VectorSearchRetriever:
         self._weights = SampledWeights(index.scan)
         self._facts = CorpusFacts()
         self._facts_until = 0.0
+        self._facts_lock = threading.Lock()
+        self._as_user = as_user
         if not as_user:
-            self._planned()
+            self._facts = CorpusFacts(passages=self._planned().index.rows)
+            self._facts_until = time.monotonic() + _FACTS_S
 
     def __deepcopy__(self, memo: dict[int, Any]) -> VectorSearchRetriever:
         """Itself: DSPy's optimizers copy programs by the dozen, and its limits are for all of them."""
@@ -185,16 +189,27 @@ class VectorSearchRetriever:
             return None
 
     def facts(self) -> CorpusFacts:
-        """How many passages there are, as the workspace said in the last 30 seconds."""
-        if time.monotonic() < self._facts_until:
-            return self._facts
+        """How many passages there are, as the workspace said in the last 30 seconds (5 of a trouble).
+
+        With `as_user`, nobody asks for it: what is known from the first search is told.
+        """
+        if self._as_user:
+            return CorpusFacts(passages=self._plan.index.rows if self._plan else None)
+        # One asks at a time: where the workspace hangs, the others tell what was known.
+        if time.monotonic() >= self._facts_until and self._facts_lock.acquire(blocking=False):
+            try:
+                self._facts = self._look()
+                self._facts_until = time.monotonic() + (_TROUBLE_S if self._facts.trouble else _FACTS_S)
+            finally:
+                self._facts_lock.release()
+        return self._facts
+
+    def _look(self) -> CorpusFacts:
         try:
             described = self._index.describe()
-            self._facts = CorpusFacts(passages=described.rows, trouble=described.trouble)
         except CiteqaError as error:
-            self._facts = CorpusFacts(trouble=str(error))
-        self._facts_until = time.monotonic() + _FACTS_S
-        return self._facts
+            return CorpusFacts(trouble=str(error))
+        return CorpusFacts(passages=described.rows, trouble=described.trouble)
 
     def _planned(self) -> Plan:
         if self._plan is None:

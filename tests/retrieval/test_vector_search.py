@@ -29,6 +29,7 @@ from retrieval.errors import (
     ServiceUnavailableError,
 )
 from retrieval.resilience import Limits, Resilience
+from retrieval.types import CorpusFacts
 from retrieval.vector_search import VectorSearchRetriever
 from retrieval.workspace import asking_for, open_workspace
 
@@ -468,6 +469,7 @@ def test_a_host_that_is_away_is_a_failure_that_may_pass(
         monkeypatch.setattr(searched._index._plain, name, address)
     with pytest.raises(ServiceUnavailableError, match=r"the connection failed: .*2 attempts"):
         searched.search("dog", 1)
+    searched._facts_until = 0.0
     assert "the connection failed" in searched.facts().trouble
 
 
@@ -503,6 +505,28 @@ def test_each_search_has_the_token_of_its_user_however_they_interleave(fake: Fak
     queries = fake.calls_of(QUERY)
     assert len(queries) == 60
     assert all(call.json["query_text"] == f"dog of {call.user}" for call in queries)
+
+
+def test_a_server_of_users_is_ready_though_nobody_asks_yet(fake: FakeWorkspace) -> None:
+    fake.vector_search.indexes[NAME].readers = {"ann@example.com"}
+    searched = retriever(as_user=True)
+    assert searched.facts() == CorpusFacts()
+    with asking_for(fake.identity.add_token("ann@example.com")):
+        searched.search("dog", 1)
+    assert searched.facts() == CorpusFacts(passages=4)
+
+
+def test_while_one_looks_at_a_workspace_that_hangs_others_tell_what_was_known(fake: FakeWorkspace) -> None:
+    searched = retriever()
+    searched._facts_until = 0.0
+    fake.fault("indexes/main.docs.passages_index$", hang_s=1.5)
+    looking = threading.Thread(target=searched.facts)
+    looking.start()
+    time.sleep(0.3)
+    began = time.monotonic()
+    assert searched.facts().passages == 4
+    assert time.monotonic() - began < 0.5
+    looking.join()
 
 
 def test_on_behalf_of_nobody_nothing_is_searched(fake: FakeWorkspace) -> None:
