@@ -65,7 +65,7 @@ class Research:
         if not problem:
             try:
                 with _for(self):
-                    said = _SEARCH_TOOL(query=arguments["query"])
+                    said = _SEARCH_TOOL(query=arguments["query"].strip())
             except RetrievalError as error:
                 if not self.passages:
                     raise

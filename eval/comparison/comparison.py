@@ -20,7 +20,7 @@ from retrieval.errors import ConfigurationError, DataError
 _AT_K = ("recall", "ndcg")
 _OTHERS = ("citation_precision", "citation_recall", "fact_recall", "abstention_accuracy")
 _HEADLINES_OF_OTHERS = 6
-_RETRIEVED = "retrieval.k"
+_RETRIEVED, _KIND = "retrieval.k", "program.kind"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +170,8 @@ def _headline(common: Sequence[str], retrieved: float) -> list[str]:
 
 def _retrieved(*runs: ScoredRun) -> float:
     """How many passages the one that retrieves most retrieves; infinite where that is not known."""
+    if any(run.settings.get(_KIND) == "react" for run in runs):
+        return inf  # as many as the model wants
     ks = [str(run.settings.get(_RETRIEVED, "")) for run in runs]
     return max(int(k) for k in ks) if all(k.isdecimal() for k in ks) else inf
 

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from eval.answering import answer_questions
+from eval.comparison.comparison import compare_runs
+from eval.comparison.score_files import read_run_directory
 from eval.evaluate import evaluate
 from eval.ground_truth import GroundTruth
 from eval.records import AnswerRecord
@@ -90,12 +92,23 @@ def test_what_it_cost_counts_every_decision(settings: Callable[..., Settings], l
     assert result.records["q01"].usd == pytest.approx(3 * 18 / 1e6)
 
 
+def test_two_agentic_runs_are_compared_by_all_that_their_searches_found(
+    settings: Callable[..., Settings],
+) -> None:
+    runs = [
+        read_run_directory(evaluate(settings(kind="react", max_searches=most)).result.path) for most in (3, 4)
+    ]
+    headline = compare_runs(*runs).headline
+    assert "recall@1" not in headline, "one passage a search is not all that was found"
+    assert next(iter(headline)) in ("recall@2", "recall@3")
+
+
 def test_a_sweep_records_of_it_what_an_evaluation_does(
     settings: Callable[..., Settings], quiz: GroundTruth, tmp_path: Path
 ) -> None:
     configured = settings(kind="react")
-    with collect_traces() as collector:
-        agent = CiteqaAgent(configured)
+    with collect_traces() as collector, ContentStore(tmp_path / "calls.db") as calls:
+        agent = CiteqaAgent(configured, record_in=calls)
         expected = by_id(a.record for a in answer_questions(agent.predict, quiz.questions, collector))
     with ContentStore(tmp_path / "stages.db") as cache:
         for _ in ("made now", "from what is kept"):
