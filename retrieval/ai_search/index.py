@@ -27,10 +27,10 @@ _PASSING = {
     "busy": "",
     "server": "",
     "timeout": "no answer in time",
-    "network": "the connection failed: ",
-    "broken": "its answer broke off: ",
+    "network": "the connection failed ({})",
+    "broken": "its answer broke off ({})",
 }
-"""The kinds of failures that may be over soon, and how their reason begins; "" where the service gives one."""
+"""The kinds of failures that may be over soon, and their reason; "" where the service gives one."""
 _NO_TOKEN = "the transport puts the credentials on"
 """The client insists on a token when it is made."""
 
@@ -232,10 +232,7 @@ class RemoteIndex:
             return error
         if kind in _PASSING:
             status = status_of(error)
-            reason = _PASSING[kind]
-            text = (
-                f"HTTP {status}: {error}" if status else reason if reason[-1:] != " " else f"{reason}{error}"
-            )
+            text = f"HTTP {status}: {error}" if status else _PASSING[kind].format(_innermost(error))
             return PassingError(text, retry_after_s=retry_after_s(retry_after), busy=status == 429)
         what = f"The index '{self.name}' cannot be searched"
         error_type = IndexMissingError if kind == "not_found" else RetrievalError
@@ -252,6 +249,13 @@ def _check_client() -> None:
             f"databricks-ai-search {version.VERSION} sends its requests in a way that this version of citeqa does not "
             "know, so that nothing would limit their time: pip install 'databricks-ai-search<0.82'"
         )
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """What an error of the network comes from: those around it repeat it, with addresses of objects."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return error
 
 
 def _struct(row: Mapping[str, Any]) -> Row:

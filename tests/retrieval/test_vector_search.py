@@ -467,7 +467,9 @@ def test_a_host_that_is_away_is_a_failure_that_may_pass(
         address = f"http://127.0.0.1:{closed.getsockname()[1]}"
     for name in ("index_url", "workspace_url"):
         monkeypatch.setattr(searched._index._plain, name, address)
-    with pytest.raises(ServiceUnavailableError, match=r"the connection failed: .*2 attempts"):
+    with pytest.raises(
+        ServiceUnavailableError, match=r"now: the connection failed \(.*Connection refused\) \(2 attempts"
+    ):
         searched.search("dog", 1)
     searched._facts_until = 0.0
     assert "the connection failed" in searched.facts().trouble
