@@ -8,6 +8,7 @@ from pathlib import Path
 from program.embedding import open_configured_embedder
 from program.settings import Settings, chunking_settings, reading_settings
 from retrieval.corpus import read_groups
+from retrieval.errors import ConfigurationError
 from retrieval.local_index import IndexReport, LocalIndex, Progress
 
 _MOST_REFUSALS = 100
@@ -21,12 +22,18 @@ def index_corpus(
     Raises:
         CorpusError: if there is nothing to index; with `strict`, if any document is bad.
         IndexUnusableError, StorageError: if the index cannot be written.
-        ConfigurationError, EmbeddingError: if an embedding model is configured and cannot be used.
+        ConfigurationError, EmbeddingError: if an embedding model is configured and cannot be used; the first also if
+            the index is made elsewhere.
     """
     if settings.retrieval.backend == "pgvector":
         from program.postgres import index_into_postgres
 
         return index_into_postgres(settings, rebuild=rebuild, strict=strict, on_progress=on_progress)
+    if settings.retrieval.backend == "vector_search":
+        raise ConfigurationError(
+            "retrieval.backend is vector_search: such an index follows a table, which `citeqa index --engine spark "
+            "--to catalog.schema.table` makes (docs/corpus-pipeline.md). For an index here, set it to local."
+        )
     write = LocalIndex.build if rebuild else LocalIndex.sync
     return write(
         settings.retrieval.index,

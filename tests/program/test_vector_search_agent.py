@@ -147,6 +147,14 @@ def test_a_ground_truth_is_scored_over_it(
     assert [line.split()[1] for line in out.splitlines() if line.startswith("recall@1 ")] == ["1.000"]
 
 
+def test_an_index_in_the_workspace_is_not_filled_from_here(
+    databricks: FakeWorkspace, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = call(monkeypatch, capfd, "index")
+    assert code == 2
+    assert "such an index follows a table, which `citeqa index --engine spark" in err
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
