@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from program.spark.corpus import registry
+from program.spark.corpus import registry, vector_index
 from program.spark.corpus.delta import GONE, DeltaStore, Written
 from program.spark.corpus.listing import Listing
 from program.spark.corpus.outcome import BAD
@@ -15,6 +15,7 @@ from program.spark.corpus.plan import Plan, Stopwatch
 from program.spark.corpus.registry import State
 from program.spark.corpus.report import PipelineReport
 from program.spark.corpus.staging import stage, staging
+from program.spark.corpus.vector_index import IndexPlan
 from program.spark.corpus.vectors import Embedded, add_vectors
 from program.spark.session import parallelism
 from retrieval.errors import CorpusError
@@ -52,6 +53,7 @@ class Change:
     sources: DeltaStore
     listing: Listing
     state: State | None
+    index: IndexPlan | None
     watch: Stopwatch
 
     def make(self, *, strict: bool) -> PipelineReport:
@@ -75,7 +77,11 @@ class Change:
             written = self._write(put, changes, documents)
             passages = self.passages.count()
             corpus = "" if refused_count else self.listing.digest
-            state = State(self.plan.made_with, self.listing.reading, corpus, documents, passages)
+        told = self._tell_index()
+        with self.watch.part("writing"):
+            # The last: what it says is so, and what it does not say is done again by the next run.
+            name = self.index.name if self.index else ""
+            state = State(self.plan.made_with, self.listing.reading, corpus, documents, passages, name)
             self._write_registry(registry.next_registry(outcome, claimed, state))
         return PipelineReport(
             table=self.plan.target.name,
@@ -89,7 +95,16 @@ class Change:
             version=written.version,
             refused_count=refused_count,
             refused=tuple(refused),
+            index=name or None,
+            index_state=told,
         )
+
+    def _tell_index(self) -> str | None:
+        if self.index is None:
+            return None
+        self.plan.tell(f"Bringing the index {self.index.name} up to date")
+        with self.watch.part("index"):
+            return vector_index.sync(self.index)
 
     def _known(self) -> DataFrame:
         return self.sources.read(self.spark, registry.SCHEMA) if self.state else registry.empty(self.spark)
@@ -128,12 +143,12 @@ class Change:
         if not self.passages.exists() or set(self.passages.columns()) != set(names):
             self._check_text(stage(put, place).isEmpty(), documents)
             return self.passages.overwrite(place, names)
-        put = self._stage("put", put)
         rows = stage(put.unionByName(self._stale(put, changes), allowMissingColumns=True), place)
-        if rows.isEmpty():
+        found = rows.agg(f.count(f.lit(1)), f.count_if(GONE)).first()
+        count, gone = (found[0], found[1]) if found else (0, 0)
+        if not count:
             return Written()
-        gone = rows.where(GONE).count()
-        self._check_text(put.isEmpty() and gone == self.passages.count(), documents)
+        self._check_text(count == gone == self.passages.count(), documents)
         return self.passages.merge(place, names)
 
     def _stale(self, put: DataFrame, changes: DataFrame) -> DataFrame:

@@ -23,9 +23,9 @@ SCHEMA = (
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """How a table was made (`made_with`), of what (`reading`, `corpus`), and how much is in it.
+    """How a table was made (`made_with`), of what (`reading`, `corpus`), how much is in it, and what follows it.
 
-    `corpus` is "" where it must be looked at again.
+    `corpus` is "" where it must be looked at again. The `index` was told of all that the table holds; "": none was.
     """
 
     made_with: str
@@ -33,6 +33,7 @@ class State:
     corpus: str
     documents: int
     passages: int
+    index: str = ""
 
     @classmethod
     def parse(cls, text: str | None) -> State | None:
@@ -60,7 +61,11 @@ def known_sources(registry: DataFrame, *, by_time: bool) -> DataFrame:
     # Of a table's rows with one id, there are several at one place.
     latest = f.max(f.struct("fingerprint", "size", "modified")).alias("latest")
     known = registry.groupBy("place").agg(latest).select("place", "latest.*")
-    return known if by_time else known.withColumns({name: f.lit(None) for name in ("size", "modified")})
+    return (
+        known
+        if by_time
+        else known.withColumns({name: f.lit(None).cast("bigint") for name in ("size", "modified")})
+    )
 
 
 def claims(outcome: DataFrame, registry: DataFrame) -> DataFrame:

@@ -44,8 +44,7 @@ def index_on_spark(
 def _run(plan: Plan, *, rebuild: bool, strict: bool) -> PipelineReport:
     started, watch = time.perf_counter(), Stopwatch()
     index = plan.index()
-    if index is not None:
-        vector_index.check_index(index)
+    is_followed = index is None or vector_index.check_index(index)
     with watch.part("listing"):
         listing = list_corpus(plan.settings.corpus.path, plan.recipe.reading)
     with watch.part("starting Spark"):
@@ -54,18 +53,18 @@ def _run(plan: Plan, *, rebuild: bool, strict: bool) -> PipelineReport:
     passages, sources = open_store(spark, plan.target), open_store(spark, beside(plan.target, "_sources"))
     state = _state(plan, passages, sources)
     state = None if rebuild else state
-    if state and listing.digest and state.corpus == listing.digest:
+    is_followed = is_followed and (index is None or (state is not None and state.index == index.name))
+    if state and listing.digest and state.corpus == listing.digest and is_followed:
         report = unchanged(plan.target.name, state)
     else:
         with watch.part("starting Spark"):
             spark = spark or open_spark()
-        report = Change(plan, spark, passages, sources, listing, state, watch).make(strict=strict)
+        report = Change(plan, spark, passages, sources, listing, state, index, watch).make(strict=strict)
         unstage(spark, plan.target, STAGED)
     if index is not None:
-        plan.tell(f"Bringing the index {index.name} up to date")
         with watch.part("index"):
-            told = vector_index.follow(index, wait_min=plan.settings.pipeline.wait_min)
-        report = replace(report, index=index.name, index_state=told)
+            now = vector_index.state_of(index, wait_min=plan.settings.pipeline.wait_min)
+        report = replace(report, index=index.name, index_state=f"{report.index_state or 'unchanged'}; {now}")
     return replace(report, seconds=time.perf_counter() - started, stages=watch.seconds)
 
 

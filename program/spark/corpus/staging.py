@@ -19,7 +19,13 @@ def stage(rows: DataFrame, place: Place) -> DataFrame:
         StorageError: if they cannot be computed or written.
     """
     replace(rows, place)
-    return read_staged(rows.sparkSession, place)
+    spark = rows.sparkSession
+    # With the schema that is known, Spark does not start a job to find it in the files.
+    return (
+        spark.table(place.name)
+        if place.format == TABLE
+        else spark.read.schema(rows.schema).parquet(place.name)
+    )
 
 
 def read_staged(spark: SparkSession, place: Place) -> DataFrame:

@@ -52,25 +52,32 @@ def check_index(plan: IndexPlan) -> bool:
     return found is not None
 
 
-def follow(plan: IndexPlan, *, wait_min: float = 0) -> str:
-    """Make the index, or have it catch up with the table; what state it is in then, for a person.
+def sync(plan: IndexPlan) -> str:
+    """Make the index, or have it catch up with the table; which of both, for a person.
 
     Raises:
         ConfigurationError: as `check_index`.
-        WorkspaceError: if the workspace refuses, or the index is not up to date after `wait_min`.
+        WorkspaceError: if the workspace refuses.
     """
     client = open_workspace().client
     found = _describe(client, plan.name)
     if found is None:
         _create(client, plan)
-        done = "made"
-    else:
-        _check(plan, found)
-        with workspace_errors(f"The index {plan.name} cannot be synced"):
-            client.vector_search_indexes.sync_index(plan.name)
-        done = "told to catch up"
-    state = _wait(client, plan.name, wait_min) if wait_min else _state(_describe(client, plan.name))
-    return f"{done}; {state}"
+        return "made"
+    _check(plan, found)
+    with workspace_errors(f"The index {plan.name} cannot be synced"):
+        client.vector_search_indexes.sync_index(plan.name)
+    return "told to catch up"
+
+
+def state_of(plan: IndexPlan, *, wait_min: float = 0) -> str:
+    """What state the index is in, for a person; with `wait_min`, once it is up to date.
+
+    Raises:
+        WorkspaceError: if the workspace refuses, or the index is not up to date after `wait_min`.
+    """
+    client = open_workspace().client
+    return _wait(client, plan.name, wait_min) if wait_min else _state(_describe(client, plan.name))
 
 
 def _create(client: WorkspaceClient, plan: IndexPlan) -> None:

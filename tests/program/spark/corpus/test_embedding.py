@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from program.spark.corpus import vectors
 from program.spark.corpus.report import PipelineReport
 from program.spark.corpus.vectors import Embedding, embed_rows
 from retrieval.embedders import EmbedderConfig
-from retrieval.errors import ConfigurationError, EmbeddingError
+from retrieval.errors import ConfigurationError, EmbeddingError, WorkspaceError
 
 Index = Callable[..., PipelineReport]
 Row = dict[str, Any]
@@ -67,6 +68,12 @@ def test_an_executor_finds_a_model_that_is_a_directory_wherever_it_works(
     Path("model").mkdir()
     how = Embedding(EmbedderConfig("model", cache=Path("cache.db")), 1)
     assert how.on_executors() == EmbedderConfig(str(tmp_path / "model"))
+
+
+def age(folder: Path) -> None:
+    """Make files older than what is too fresh to be trusted."""
+    for file in folder.rglob("*"):
+        os.utime(file, (1_700_000_000, 1_700_000_000))
 
 
 def rows() -> dict[str, Row]:
@@ -141,8 +148,18 @@ def test_a_model_on_disk_embeds_and_an_index_in_the_workspace_follows_and_finds(
     held = workspace.vector_search.indexes["main.docs.passages_index"]
     assert (held.dimension, len(held.rows)) == (32, len(rows()))
     (folder / "plain.txt").unlink()
-    assert index(*overrides).index_state == f"told to catch up; ONLINE_NO_PENDING_UPDATE, {len(rows())} rows"
+    (folder / "bad.md").unlink()
+    age(folder)
+    workspace.fault("POST .*/sync", status=403, code="PERMISSION_DENIED")
+    with pytest.raises(WorkspaceError, match=r"The index main\.docs\.passages_index cannot be synced"):
+        index(*overrides)
+    assert len(held.rows) == len(rows()) + 1, "the table is written, and the index has not heard of it"
+    report = index(*overrides)
+    assert (report.written, report.embedded) == (0, 0)
+    assert report.index_state == f"told to catch up; ONLINE_NO_PENDING_UPDATE, {len(rows())} rows"
     assert not [row for row in held.rows if "plain" in row["doc_uri"]]
+    assert index(*overrides).index_state == f"unchanged; ONLINE_NO_PENDING_UPDATE, {len(rows())} rows"
+    assert len(workspace.calls_of("/api/2.0/vector-search/indexes/main.docs.passages_index/sync")) == 2
 
 
 @pytest.mark.slow

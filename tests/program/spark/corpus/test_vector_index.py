@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fake_workspace import FakeWorkspace
 
-from program.spark.corpus.vector_index import IndexPlan, check_index, follow
+from program.spark.corpus.vector_index import IndexPlan, check_index, state_of, sync
 from retrieval.errors import CiteqaError, ConfigurationError, WorkspaceError
 
 TABLE, NAME = "main.docs.passages", "main.docs.passages_index"
@@ -37,7 +37,7 @@ def test_an_index_is_made_over_our_vectors_and_told_to_catch_up_when_it_is_there
     workspace: FakeWorkspace, table: Rows
 ) -> None:
     assert check_index(OURS) is False
-    assert follow(OURS) == "made; ONLINE_NO_PENDING_UPDATE, 1 rows"
+    assert (sync(OURS), state_of(OURS)) == ("made", "ONLINE_NO_PENDING_UPDATE, 1 rows")
     index = workspace.vector_search.indexes[NAME]
     assert index.spec == {
         "source_table": TABLE,
@@ -47,20 +47,23 @@ def test_an_index_is_made_over_our_vectors_and_told_to_catch_up_when_it_is_there
     }
     table.append({**table[0], "chunk_id": "u#c0001"})
     assert check_index(OURS) is True
-    assert follow(OURS, wait_min=1) == "told to catch up; ONLINE_NO_PENDING_UPDATE, 2 rows"
+    assert (sync(OURS), state_of(OURS, wait_min=1)) == (
+        "told to catch up",
+        "ONLINE_NO_PENDING_UPDATE, 2 rows",
+    )
     assert len(index.rows) == 2
 
 
 def test_vectors_can_be_databricks_own_and_an_index_of_words_alone_needs_none(
     workspace: FakeWorkspace, table: Rows
 ) -> None:
-    follow(MANAGED)
+    sync(MANAGED)
     assert workspace.vector_search.indexes[NAME].spec["embedding_source_columns"] == [
         {"name": "text", "embedding_model_endpoint_name": "databricks-gte-large-en"}
     ]
     workspace.vector_search.add_endpoint("large", "STORAGE_OPTIMIZED")
     words = replace(OURS, name="main.docs.words", endpoint="large", dimension=None)
-    assert follow(words).startswith("made; ONLINE")
+    assert sync(words) == "made"
     assert workspace.vector_search.indexes["main.docs.words"].subtype == "FULL_TEXT"
 
 
@@ -78,9 +81,9 @@ def test_vectors_can_be_databricks_own_and_an_index_of_words_alone_needs_none(
 def test_an_index_that_is_another_is_left_alone_and_told(
     workspace: FakeWorkspace, table: Rows, changed: dict[str, Any], said: str
 ) -> None:
-    follow(OURS)
+    sync(OURS)
     calls = len(workspace.calls)
-    for ask in (check_index, follow):
+    for ask in (check_index, sync):
         with pytest.raises(ConfigurationError, match=said):
             ask(replace(OURS, **changed))
     assert {call.method for call in workspace.calls[calls:]} == {"GET"}
@@ -98,7 +101,7 @@ def test_what_the_workspace_refuses_is_one_line_that_says_what_could_not_be_done
 ) -> None:
     def refusal(plan: IndexPlan) -> str:
         with pytest.raises(WorkspaceError) as told:
-            follow(plan)
+            sync(plan)
         assert "\n" not in str(told.value)
         return str(told.value)
 
@@ -106,7 +109,7 @@ def test_what_the_workspace_refuses_is_one_line_that_says_what_could_not_be_done
         f"The index {NAME} cannot be made at the endpoint none: Vector search endpoint none not found."
     )
     assert "Table 'main.docs.gone' does not exist" in refusal(replace(OURS, table="main.docs.gone"))
-    follow(OURS)
+    sync(OURS)
     workspace.fault(f"POST .*{NAME}/sync", status=403, code="PERMISSION_DENIED", message="no MANAGE")
     assert refusal(OURS).startswith(f"The index {NAME} cannot be synced: no MANAGE.")
 
@@ -114,14 +117,14 @@ def test_what_the_workspace_refuses_is_one_line_that_says_what_could_not_be_done
 def test_an_index_that_does_not_catch_up_in_time_is_told_with_its_state(
     workspace: FakeWorkspace, table: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    follow(OURS)
+    sync(OURS)
     index = workspace.vector_search.indexes[NAME]
     index.state = "ONLINE_TRIGGERED_UPDATE"
     monkeypatch.setattr(index, "sync", lambda: None)
     with pytest.raises(
         WorkspaceError, match=r"is not up to date after 0\.01 min: ONLINE_TRIGGERED_UPDATE, 1 rows"
     ):
-        follow(OURS, wait_min=0.01)
+        state_of(OURS, wait_min=0.01)
     index.state = "OFFLINE_FAILED"
     with pytest.raises(CiteqaError, match="OFFLINE_FAILED"):
-        follow(OURS, wait_min=5)
+        state_of(OURS, wait_min=5)
