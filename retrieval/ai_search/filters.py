@@ -42,7 +42,10 @@ def _clause(condition: Condition, column: str) -> str:
 
 
 def _quoted(column: str) -> str:
-    return column if column.isidentifier() and column.isascii() else f"`{column}`"
+    if column.isidentifier() and column.isascii():
+        return column
+    escaped = column.replace("`", "``")
+    return f"`{escaped}`"
 
 
 def _literal(value: MetadataValue) -> str:
