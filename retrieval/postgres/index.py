@@ -276,22 +276,24 @@ class PostgresIndex:
             )
         asked = json.dumps(vector.tolist())
         sql, values = restriction
-        condition = f"WHERE {sql}" if sql else ""
-        candidates = f"SELECT id, doc_uri, start, embedding FROM {self._tables.passages} {condition}"
+        candidates = f"{self._tables.passages} {f'WHERE {sql}' if sql else ''}"
         if self._is_approximate(moment, corpus, restriction):
             moment.connection.execute(
                 f"SET LOCAL hnsw.ef_search = {min(max(2 * n, 100), _MOST_EF_SEARCH)}; "
                 "SET LOCAL hnsw.iterative_scan = relaxed_order"
             )
-            # Ordered as the index is, by which alone it is found.
-            dimension = corpus.dimension
-            candidates += f" ORDER BY embedding::halfvec({dimension}) <#> %s::halfvec({dimension}) LIMIT %s"
+            # Ordered as the index is, by which alone it is found; and then exactly.
+            half = f"halfvec({corpus.dimension})"
+            candidates = (
+                f"(SELECT id, doc_uri, start, embedding FROM {candidates} "
+                f"ORDER BY embedding::{half} <#> %s::{half} LIMIT %s OFFSET 0) AS nearest"
+            )
             values = [*values, asked, n]
         query = (
-            f"WITH candidates AS MATERIALIZED ({candidates}) SELECT id, embedding <#> %s::vector "
-            "FROM candidates ORDER BY embedding <#> %s::vector, doc_uri, start LIMIT %s"
+            f"SELECT id, embedding <#> %s::vector AS distance FROM {candidates} "
+            "ORDER BY distance, doc_uri, start LIMIT %s"
         )
-        rows = _rows(moment.connection, query, [*values, asked, asked, n])
+        rows = _rows(moment.connection, query, [asked, *values, n])
         return [Hit(row[0], _rounded(-row[1])) for row in rows]
 
     def _is_approximate(self, moment: _Snapshot, corpus: CorpusRow, restriction: Clause) -> bool:
