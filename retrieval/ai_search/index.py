@@ -217,7 +217,9 @@ class RemoteIndex:
             except CiteqaError:
                 raise
             except Exception as error:
-                raise self._error(error, current.retry_after) from error
+                if (kind := kind_of(error)) is None:
+                    raise
+                raise self._error(kind, error, current.retry_after) from error
 
     def _headers(self) -> dict[str, str]:
         try:
@@ -225,11 +227,8 @@ class RemoteIndex:
         except CiteqaError as error:
             raise RetrievalError(f"The index '{self.name}' cannot be searched. {error}") from error
 
-    def _error(self, error: Exception, retry_after: str | None) -> Exception:
-        """The error that says what an attempt met; a programming error as it is."""
-        kind = kind_of(error)
-        if kind is None:
-            return error
+    def _error(self, kind: str, error: Exception, retry_after: str | None) -> Exception:
+        """The error that says what an attempt met."""
         if kind in _PASSING:
             status = status_of(error)
             text = f"HTTP {status}: {error}" if status else _PASSING[kind].format(_innermost(error))

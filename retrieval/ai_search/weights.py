@@ -16,7 +16,7 @@ from retrieval.errors import CiteqaError
 logger = logging.getLogger(__name__)
 
 _SAMPLE = 1_000
-_AT_ONCE = 250
+_AT_ONCE = 100
 
 
 class SampledWeights:
