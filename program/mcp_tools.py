@@ -22,15 +22,12 @@ from program.asking import ask_agent
 from program.mcp_results import Answer, FoundPassages, answer_text, found_text, to_answer, to_found
 from program.settings import Settings
 from program.streaming import StreamAbandonedError
-from retrieval.asking_user import asking_for
+from retrieval.asking_user import USER_TOKEN_HEADER, asking_for
 from retrieval.errors import CiteqaError
 from retrieval.tracing import in_current_trace, traced_search
 from retrieval.types import CorpusRetriever
 
 T = TypeVar("T")
-
-USER_TOKEN_HEADER = "x-forwarded-access-token"
-"""Databricks Apps put the token of the user who asks here."""
 
 _READS = ToolAnnotations(
     read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False

@@ -28,12 +28,12 @@ from program.agent import CiteqaAgent, CitingAgent
 from program.citations import cite
 from program.cli import main
 from program.mcp_server import PATH, create_app
-from program.mcp_tools import USER_TOKEN_HEADER, create_server
+from program.mcp_tools import create_server
 from program.retrievers import open_retriever
 from program.settings import Settings
 from program.streaming import StreamAbandonedError
 from program.types import CitedAnswer, Emit, Turn
-from retrieval.asking_user import user_token
+from retrieval.asking_user import USER_TOKEN_HEADER, user_token
 from retrieval.types import Passage
 
 T = TypeVar("T")
