@@ -32,7 +32,11 @@ def search_many(
         return retriever.search(queries[0], k, filters)
     if isinstance(retriever, ManyQueries):
         return retriever.search_many(queries, k, filters)
-    found = [retriever.search(query, k, filters) for query in queries]
+    return merge([retriever.search(query, k, filters) for query in queries], k)
+
+
+def merge(found: Sequence[Sequence[Passage]], k: int) -> list[Passage]:
+    """The at most `k` best of several rankings by their ranks, each counting alike; scores are those of the fusion."""
     passages = {passage.chunk_id: passage for ranking in reversed(found) for passage in ranking}
     rankings = [[(passage.chunk_id, passage.score) for passage in ranking] for ranking in found]
     merged = fuse_reciprocal_rank(rankings, [1.0] * len(rankings))

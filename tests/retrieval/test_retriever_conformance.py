@@ -31,6 +31,7 @@ from retrieval.ai_search.index import RemoteIndex
 from retrieval.ai_search.plan import SearchSettings
 from retrieval.chunking import ChunkingSettings
 from retrieval.errors import FilterError
+from retrieval.late_fusion import search_many
 from retrieval.local_index import LocalIndex
 from retrieval.local_retriever import LocalRetriever
 from retrieval.postgres.address import Address
@@ -250,6 +251,15 @@ def test_at_most_k_passages_come_best_first_and_each_once(retriever: CorpusRetri
     scores = [passage.score for passage in found]
     assert scores == sorted(scores, reverse=True)
     assert len({passage.chunk_id for passage in found}) == len(found)
+
+
+def test_several_ways_to_ask_are_one_search(retriever: CorpusRetriever) -> None:
+    found = search_many(retriever, ["what does a span record", "does the endpoint scale to zero"], 3)
+    assert len(found) == 3
+    assert {"tracing", "serving"} <= names(found)
+    assert [passage.score for passage in found] == sorted((p.score for p in found), reverse=True)
+    with pytest.raises(ValueError, match="no query"):
+        search_many(retriever, [], 3)
 
 
 def test_the_same_question_finds_the_same(retriever: CorpusRetriever) -> None:

@@ -28,6 +28,7 @@ from retrieval.errors import (
     RetrievalError,
     ServiceUnavailableError,
 )
+from retrieval.late_fusion import search_many
 from retrieval.resilience import Limits, Resilience
 from retrieval.types import CorpusFacts
 from retrieval.vector_search import VectorSearchRetriever
@@ -529,6 +530,19 @@ def test_while_one_looks_at_a_workspace_that_hangs_others_tell_what_was_known(fa
     assert searched.facts().passages == 4
     assert time.monotonic() - began < 0.5
     looking.join()
+
+
+def test_several_queries_of_a_user_are_searched_at_once_and_as_the_user(fake: FakeWorkspace) -> None:
+    fake.vector_search.indexes[NAME].readers = {"ann@example.com"}
+    searched = retriever(as_user=True)
+    with asking_for(fake.identity.add_token("ann@example.com")):
+        searched.search("dog", 1)
+        with fake.slow(0.5):
+            began = time.monotonic()
+            passages = search_many(searched, ["dog bark", "cat sleeps", "犬"], 3)
+            assert time.monotonic() - began < 1.2
+    assert "1" in found(passages)
+    assert {call.user for call in fake.calls_of(QUERY)} == {"ann@example.com"}
 
 
 def test_on_behalf_of_nobody_nothing_is_searched(fake: FakeWorkspace) -> None:
