@@ -114,6 +114,7 @@ class DeploymentSettings(Section):
     endpoint: str | None = Field(None, description="serving: its endpoint; unset: as Databricks names it")
     app: str = Field("citeqa", description="apps: the name of the app")
     bundle: str = Field("build/databricks-app", description="apps: the folder that the bundle is written to")
+    chat: str | None = Field(None, description="apps: the folder of Databricks' chat app, shown in front")
     description: str | None = None
     workload_size: Literal["Small", "Medium", "Large"] = Field(
         "Small", description="serving: 4, 8-16 or 16-64 answers at once"

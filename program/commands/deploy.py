@@ -84,6 +84,38 @@ def rollback(
     click.echo(f"All requests: {change}")
 
 
+@deploy.command()
+@configured
+@click.option("--dry-run", is_flag=True, help="Show the bundle, and write nothing.")
+def apps(config: str | None, overrides: tuple[str, ...], debug: bool, dry_run: bool) -> None:
+    """Write an asset bundle that runs the agent as a Databricks App, and check it.
+
+    Example: citeqa deploy apps --config configs/databricks.yaml
+    """
+    settings = read_settings(config, overrides)
+
+    from program.deployment.apps import plan_app, validate_with_cli, write_bundle
+
+    bundle = plan_app(settings)
+    if dry_run:
+        import yaml
+
+        for name, content in (("databricks.yml", bundle.databricks_yml), ("app/app.yaml", bundle.app_yml)):
+            click.echo(f"# {bundle.folder / name}\n{yaml.safe_dump(content, sort_keys=False)}")
+    else:
+        written = write_bundle(bundle)
+        click.echo(f"{bundle.folder}: {', '.join(written)}")
+        checked = validate_with_cli(bundle.folder)
+        click.echo("Valid" + (", says `databricks bundle validate`, too." if checked else "."))
+        key = settings.deployment.app.replace("-", "_")
+        click.echo(
+            f"Deploy it: cd {bundle.folder} && databricks bundle deploy && databricks bundle run {key}"
+        )
+    for trouble in bundle.troubles:
+        click.echo(f"Stands against it: {trouble}.", err=True)
+    sys.exit(2 if bundle.troubles else 0)
+
+
 def _say(what: str) -> None:
     click.echo(f"… {what}", err=True)
 

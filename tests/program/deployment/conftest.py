@@ -32,6 +32,12 @@ def lasting_workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fake
 
 
 @pytest.fixture
+def workspace(lasting_workspace: FakeWorkspace) -> FakeWorkspace:
+    """The workspace of the module, in the place of one for each test."""
+    return lasting_workspace
+
+
+@pytest.fixture
 def models_without_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """Logged models leave our packages out, some 300 files: they are loaded here, where these are."""
     for module in ("log", "fingerprint"):
