@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from program.agent import CiteqaAgent
 from program.cli import main
 from program.retrievers import corpus_hash, follow_index, known_documents, open_retriever
 from program.settings import Settings, load_settings
+from program.spark.corpus.passages import PassageRows
 from retrieval.errors import CiteqaError, ConfigurationError
 from retrieval.local_index import LocalIndex
+from retrieval.types import Passage
 from retrieval.workspace import asking_for
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs/databricks.yaml"
@@ -87,6 +90,29 @@ def test_who_asks_is_who_searches(databricks: FakeWorkspace) -> None:
         pytest.raises(CiteqaError, match=r"eve@example\.com does not have SELECT"),
     ):
         ask(agent, "When does water boil?")
+
+
+def test_what_the_corpus_pipeline_writes_needs_no_mapping(workspace: FakeWorkspace) -> None:
+    passage = Passage(
+        "https://e.org/a#3",
+        "https://e.org/a",
+        "Iron melts at 1538 degrees.",
+        title="Iron",
+        lang="en",
+        start=40,
+        end=67,
+        headings=("Metals", "Iron"),
+        metadata={"team": "smelting", "year": 2024, "ratio": 0.5},
+        fragment="melting point",
+    )
+    pipeline = PassageRows({"team": "string"})
+    row = dict(zip(pipeline.names, pipeline.row(passage), strict=True))
+    workspace.vector_search.add_index(INDEX, [row])
+    (found,) = open_retriever(settings()).search(
+        "iron", 3, {"team": "smelting", "doc_uri": "https://e.org/a"}
+    )
+    assert replace(found, score=0.0) == passage
+    assert found.url == "https://e.org/a#melting%20point"
 
 
 def test_what_evaluation_asks_of_a_corpus_is_told(databricks: FakeWorkspace, index: LocalIndex) -> None:
