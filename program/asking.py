@@ -23,19 +23,23 @@ def ask_agent(
     on_text: Callable[[str], None] | None = None,
     *,
     k: int | None = None,
+    conversation: str | None = None,
     on_step: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """The agent's finished answer as a dictionary: `answer`, `citations`, and all of `custom_outputs`.
 
     `steps` are the items of the tools that were called on the way. `on_text` is given the text as it streams, and
-    `on_step` each of those items; what one of them raises stops the answer.
+    `on_step` each of those items; what one of them raises stops the answer. `conversation` is the id of one that the
+    agent's memory keeps.
 
     Raises:
         CiteqaError: if the question cannot be answered.
     """
     custom = {name: value for name, value in (("k", k), ("filters", dict(filters or {}))) if value}
     request = ResponsesAgentRequest(
-        input=[{"role": "user", "content": question}], custom_inputs=custom or None
+        input=[{"role": "user", "content": question}],
+        custom_inputs=custom or None,
+        context={"conversation_id": conversation} if conversation else None,
     )
     answer: dict[str, Any] = {}
     steps: list[dict[str, Any]] = []

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from program.embedding import open_configured_embedder
 from program.settings import RetrievalSettings, Settings
+from retrieval.errors import ConfigurationError
 from retrieval.generations import read_manifest
 from retrieval.live_retriever import Compose, LiveRetriever
 from retrieval.local_index import LocalIndex
@@ -74,6 +75,20 @@ def known_documents(settings: Settings) -> Collection[str] | None:
     if settings.retrieval.backend != "local":
         return open_retriever(settings).doc_uris()
     return LocalIndex.open(settings.retrieval.index).doc_uris()
+
+
+def open_own_index(settings: Settings, purpose: str) -> LocalIndex:
+    """The embedded index, for what only such a one tells.
+
+    Raises:
+        ConfigurationError: if the settings name another backend.
+        IndexMissingError, IndexUnusableError: if it cannot be opened.
+    """
+    if settings.retrieval.backend != "local":
+        raise ConfigurationError(
+            f"{purpose} is for an index of our own, and retrieval.backend is {settings.retrieval.backend}."
+        )
+    return LocalIndex.open(settings.retrieval.index)
 
 
 def _composer(settings: Settings) -> Compose:

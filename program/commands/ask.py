@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from program.commands.filters import filtered, parse_filters
-from program.commands.options import configured, read_settings
+from program.commands.options import configured, fail, read_settings
 
 
 @click.command()
@@ -13,6 +13,7 @@ from program.commands.options import configured, read_settings
 @click.argument("question")
 @click.option("-k", "k", type=click.IntRange(1, 1000), help="How many passages are read.")
 @filtered
+@click.option("--conversation", metavar="ID", help="Go on with a conversation that memory.store keeps.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @click.option("--trace", is_flag=True, help="Keep the trace in the MLflow store.")
 def ask(
@@ -22,6 +23,7 @@ def ask(
     question: str,
     k: int | None,
     filters: tuple[str, ...],
+    conversation: str | None,
     as_json: bool,
     trace: bool,
 ) -> None:
@@ -31,6 +33,8 @@ def ask(
     """
     settings = read_settings(config, overrides, retrieval__k=k)
     conditions = parse_filters(filters)
+    if conversation is not None and settings.memory.store is None:
+        fail("Error: --conversation: none is kept. Say where: --set memory.store=sqlite:///build/memory.db")
 
     import mlflow
 
@@ -43,7 +47,7 @@ def ask(
     else:
         mlflow.tracing.disable()
     show = None if as_json else _show_text
-    answer = ask_agent(CiteqaAgent(settings), question, conditions, show)
+    answer = ask_agent(CiteqaAgent(settings), question, conditions, show, conversation=conversation)
     click.echo(render_json(answer) if as_json else f"\n\n{render_sources_list(answer)}")
     if trace:
         mlflow.flush_trace_async_logging()

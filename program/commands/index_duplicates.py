@@ -38,10 +38,10 @@ def duplicates(
 
     import json
 
+    from program.retrievers import open_own_index
     from retrieval.duplicates import find_duplicates, render_duplicates
-    from retrieval.local_index import LocalIndex
 
-    report = find_duplicates(LocalIndex.open(settings.retrieval.index), threshold)
+    report = find_duplicates(open_own_index(settings, "citeqa index duplicates"), threshold)
     if not as_json:
         click.echo(render_duplicates(report, limit))
         return

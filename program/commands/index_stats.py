@@ -23,8 +23,8 @@ def stats(
     import json
     from dataclasses import asdict
 
+    from program.retrievers import open_own_index
     from retrieval.index_stats import describe_index, render_stats
-    from retrieval.local_index import LocalIndex
 
-    found = describe_index(LocalIndex.open(settings.retrieval.index))
+    found = describe_index(open_own_index(settings, "citeqa index stats"))
     click.echo(json.dumps(asdict(found), ensure_ascii=False, indent=2) if as_json else render_stats(found))

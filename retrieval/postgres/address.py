@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -64,6 +65,8 @@ def connection_parameters(address: Address) -> Callable[[], dict[str, Any]]:
 
 def describe(parameters: dict[str, Any]) -> str:
     """The database as people name it: `citeqa at db.example.com`; nothing secret."""
-    host = parameters.get("host") or "localhost"
-    name = parameters.get("dbname") or parameters.get("user") or "the default database"
-    return f"{name} at {host}"
+    said = {
+        name: parameters.get(name) or os.environ.get(variable)
+        for name, variable in (("host", "PGHOST"), ("dbname", "PGDATABASE"), ("user", "PGUSER"))
+    }
+    return f"{said['dbname'] or said['user'] or 'the default database'} at {said['host'] or 'localhost'}"
