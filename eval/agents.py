@@ -21,12 +21,14 @@ from eval.logged_models import LoggedModel, find_model
 from eval.model_process import load_in_process
 from eval.replies import Reply
 from eval.run_identity import run_identity
+from eval.served_agents import find_served
 from program.agent import CiteqaAgent
 from program.content_store import ContentStore
 from program.language_models import build_lm
 from program.retrievers import corpus_hash, known_documents
 from program.settings import EvaluationSettings, OtherAgentSettings, Settings
 from retrieval.errors import AgentError, ConfigurationError
+from retrieval.workspace import open_workspace
 
 CALLS_FILE = "calls.db"
 """Below `evaluation.results`: what language models answered, and what that cost. It can be deleted at any time."""
@@ -82,11 +84,12 @@ def find_subject(settings: Settings) -> Subject:
             return _logged_model(uri or "", settings)
         case "http" | "https":
             return _endpoint(uri or "", settings)
+        case "endpoints":
+            return _workspace_endpoint(uri or "", settings)
         case scheme:
             raise ConfigurationError(
                 f"--agent {uri}: {scheme}: is no kind of agent that can be asked. Give models:/…, runs:/…, a "
-                "model's directory, or http(s)://…; a Databricks endpoint is "
-                "https://<workspace>/serving-endpoints/<name>/invocations."
+                "model's directory, http(s)://…, or endpoints:/<name> for an endpoint of the Databricks workspace."
             )
 
 
@@ -164,6 +167,25 @@ def _endpoint(uri: str, settings: Settings) -> Subject:
         documents=_configured_documents(settings),
         threads=_WAITING_FOR_EACH_ASKED * at_once,
         **_identified(settings, {"url": endpoint.url, "info": info, "api": api}),
+    )
+
+
+def _workspace_endpoint(uri: str, settings: Settings) -> Subject:
+    served = find_served(uri)
+    agent = settings.evaluation.agent
+    traces = StoredTraces(settings.tracking.uri, agent.trace_wait_s)
+    at_once = settings.evaluation.threads
+    endpoint = Endpoint(
+        served.url, agent, traces, at_once=at_once, credentials=lambda: open_workspace().headers()
+    )
+    api = served.api if agent.api == "auto" else agent.api
+    return Subject(
+        name=served.name,
+        description=f"the endpoint {served.name} of {urlsplit(served.url).netloc}",
+        open=lambda: nullcontext(_asked_by(endpoint.ask, api, agent)),
+        documents=_configured_documents(settings),
+        threads=_WAITING_FOR_EACH_ASKED * at_once,
+        **_identified(settings, {"url": served.url, "served": served.entities, "api": api}),
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -33,6 +33,7 @@ from program.lm_errors import hide_secrets
 from program.responses import shorten
 from program.settings import OtherAgentSettings
 from retrieval.errors import AgentError, ConfigurationError
+from retrieval.workspace_errors import ADVICE
 
 TOKEN_VARIABLE = "CITEQA_AGENT_TOKEN"
 
@@ -52,14 +53,30 @@ _ADVICE = {
     429: "It is busy: lower evaluation.threads, or raise evaluation.agent.num_retries.",
 }
 
+_WORKSPACE_ADVICE = {
+    401: ADVICE["auth"],
+    403: "Whoever evaluates it needs CAN_QUERY on the endpoint.",
+    404: "Is the endpoint's name right, and this its workspace?",
+    429: _ADVICE[429],
+}
+
 
 class Endpoint:
     """An agent at an address. Safe to ask from many threads at once."""
 
     def __init__(
-        self, url: str, settings: OtherAgentSettings, traces: StoredTraces, *, at_once: int = 1
+        self,
+        url: str,
+        settings: OtherAgentSettings,
+        traces: StoredTraces,
+        *,
+        at_once: int = 1,
+        credentials: Callable[[], dict[str, str]] | None = None,
     ) -> None:
         """`url` without a path is that of a server of agents, which answers at `/invocations`.
+
+        `credentials` gives the headers that sign in to it, anew for each request; by default the token of the
+        environment, if there is one.
 
         It is asked `at_once` questions at the same time. A thread that waits for a trace holds none of these places:
         MLflow brings traces to their store in batches, seconds after the answer.
@@ -71,6 +88,8 @@ class Endpoint:
         self._settings = settings
         self._traces = traces
         self._session = _session(settings.num_retries)
+        self._credentials = credentials or _headers
+        self._advice = _ADVICE if credentials is None else _WORKSPACE_ADVICE
         self._places = threading.Semaphore(at_once)
 
     def info(self) -> dict[str, Any]:
@@ -83,7 +102,11 @@ class Endpoint:
         try:
             # Whether anybody is there is to be known at once, so no retries.
             response = requests.get(
-                place, headers=_headers(), timeout=_CONNECT_TIMEOUT_S, auth=_as_it_is, allow_redirects=False
+                place,
+                headers=self._credentials(),
+                timeout=_CONNECT_TIMEOUT_S,
+                auth=_as_it_is,
+                allow_redirects=False,
             )
             said = response.json() if response.status_code == 200 else {}
         except requests.JSONDecodeError:
@@ -108,7 +131,7 @@ class Endpoint:
             response = self._session.post(
                 self.url,
                 json=body,
-                headers={**_headers(), RETURN_TRACE_HEADER: "true"},
+                headers={**self._credentials(), RETURN_TRACE_HEADER: "true"},
                 timeout=(_CONNECT_TIMEOUT_S, self._settings.timeout_s),
                 auth=_as_it_is,
                 allow_redirects=False,
@@ -120,7 +143,7 @@ class Endpoint:
         except requests.RequestException as error:
             raise AgentError(_unreachable(self.url, error)) from error
         if response.status_code != 200:
-            raise AgentError(_refusal(self.url, response))
+            raise AgentError(_refusal(self.url, response, self._advice))
         try:
             said = response.json()
         except requests.JSONDecodeError as error:
@@ -273,10 +296,10 @@ def _root_of(error: BaseException) -> str:
     return shorten(str(reason).rpartition(": ")[2].rstrip("."), _REASON_CHARACTERS)
 
 
-def _refusal(url: str, response: Any) -> str:
+def _refusal(url: str, response: Any, advice: Mapping[int, str]) -> str:
     status = response.status_code
     return hide_secrets(
-        f"{url} answered {status}: {_shown(_reason(response))} {_ADVICE.get(status, '')}"
+        f"{url} answered {status}: {_shown(_reason(response))} {advice.get(status, '')}"
     ).strip()
 
 

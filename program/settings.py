@@ -299,7 +299,9 @@ class OtherAgentSettings(Section):
     Its bearer token, if it wants one, is the environment variable CITEQA_AGENT_TOKEN: a secret is no setting.
     """
 
-    uri: str | None = Field(None, description="models:/…, runs:/…, the directory of a model, or http(s)://…")
+    uri: str | None = Field(
+        None, description="models:/…, runs:/…, the directory of a model, http(s)://…, or endpoints:/<name>"
+    )
     label: str = Field("", description="tells apart what stands behind one address at different times")
     api: Literal["auto", "responses", "chat"] = Field("auto", description="what a request looks like")
     custom_inputs: dict[str, Any] = Field(default_factory=dict, description="sent with each question")

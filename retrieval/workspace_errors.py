@@ -97,13 +97,22 @@ def sentence(what: str, kind: str, error: object, *, as_user: bool = False) -> s
     if type(error) is TimeoutError and error.__cause__ is not None:
         error = f"{error}: {error.__cause__}"
     # To refusals the SDK appends its whole configuration.
-    said = str(error).partition(" Config: host=")[0]
+    said = (_body_message(error) or str(error)).partition(" Config: host=")[0]
     reason = " ".join(hide_secrets(said).split()).rstrip(".")
     reason = reason if len(reason) <= _REASON_CHARACTERS else f"{reason[: _REASON_CHARACTERS - 1]}…"
     parts = [f"{what.rstrip('.')}: {reason or type(error).__name__}."]
     if kind in ("auth", "permission"):
         parts.append(credentials_tried(as_user))
     return " ".join([*parts, ADVICE[kind]]).strip()
+
+
+def _body_message(error: object) -> str:
+    """What the body of a refusal says, where requests' error tells the status alone; empty where it says nothing."""
+    try:
+        said = getattr(error, "response", None).json()  # type: ignore[union-attr]
+    except (AttributeError, ValueError):
+        return ""
+    return str(said.get("message") or "") if isinstance(said, dict) else ""
 
 
 def credentials_tried(as_user: bool) -> str:

@@ -4,6 +4,9 @@ They are in the tracking store: a SQLite file, a server, or Databricks, where th
 table (`catalog.schema.table`). A record has the shape of the agent-evaluation set: `inputs` of question and
 history, `expectations`, and `tags`, where `citeqa.id` keeps a question's id. MLflow keeps records in no order of
 ours, and merges records with the same inputs: of two questions with the same words and history it holds one.
+
+Databricks takes no list of alternatives in the place of a document, and of a document its address alone: there,
+all of them stand side by side, as its own tools read them, and the tag `citeqa.gold` holds the gold as it is.
 """
 
 from __future__ import annotations
@@ -12,14 +15,15 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.formats.agent_evaluation_set import to_question, to_row
 from eval.questions import Question
-from retrieval.errors import ConfigurationError, GroundTruthError
+from retrieval.errors import ConfigurationError, GroundTruthError, StorageError
 from retrieval.suggestions import did_you_mean, there_is
+from retrieval.workspace_errors import workspace_errors
 
 if TYPE_CHECKING:
     from mlflow.genai.datasets import EvaluationDataset
@@ -28,6 +32,8 @@ PREFIX = "mlflow:"
 
 _ID = re.compile(r"d-[0-9a-f]{32}")
 _ID_TAG = "citeqa.id"
+_GOLD = "expected_retrieved_context"
+_GOLD_TAG = "citeqa.gold"
 _MLFLOW_TAGS = "mlflow."
 _SQLITE = "sqlite:///"
 _NAMED_AT_MOST = 10
@@ -61,12 +67,14 @@ def read_mlflow_questions(name: str, store: str | None = None) -> Iterator[tuple
         place = f"{PREFIX}{name}, record {record.get('dataset_record_id', '?')}"
         tags = _mapping(record.get("tags"))
         own = {
-            key: value for key, value in tags.items() if key != _ID_TAG and not key.startswith(_MLFLOW_TAGS)
+            key: value
+            for key, value in tags.items()
+            if key not in (_ID_TAG, _GOLD_TAG) and not key.startswith(_MLFLOW_TAGS)
         }
         row = {
             "id": tags.get(_ID_TAG),
             "inputs": record.get("inputs"),
-            "expectations": _mapping(record.get("expectations")),
+            "expectations": _whole_gold(_mapping(record.get("expectations")), tags.get(_GOLD_TAG)),
             "tags": own,
         }
         yield place, to_question(row, place)
@@ -77,7 +85,8 @@ def write_mlflow_questions(
 ) -> str:
     """Write questions to the dataset `name`, made where there is none; its id. With `replace`, old records go.
 
-    Of questions with the same words and history the first is written: see `held_by_mlflow`.
+    On Databricks, one that is made belongs to the experiment that MLflow is at. Of questions with the same words
+    and history the first is written: see `held_by_mlflow`.
 
     Raises:
         GroundTruthError: if the dataset has records and is not to be replaced.
@@ -86,6 +95,8 @@ def write_mlflow_questions(
     hold = held_by_mlflow()
     records = [_to_record(question) for question in questions if hold(question) is not None]
     with _store(store):
+        if _on_databricks():
+            records = [_for_databricks(record) for record in records]
         dataset = _find(name) or _create(name)
         there = dataset.to_df()
         if len(there) and not replace:
@@ -129,6 +140,40 @@ def _to_record(question: Question) -> dict[str, Any]:
     }
 
 
+def _for_databricks(record: dict[str, Any]) -> dict[str, Any]:
+    gold = record["expectations"][_GOLD]
+    plain = [{"doc_uri": uri} for uri in _uris(gold)]
+    if gold == plain:
+        return record
+    return {
+        **record,
+        "expectations": {**record["expectations"], _GOLD: plain},
+        "tags": {**record["tags"], _GOLD_TAG: json.dumps(gold, ensure_ascii=False)},
+    }
+
+
+def _whole_gold(expectations: Mapping[str, Any], tag: Any) -> Mapping[str, Any]:
+    """The gold as the tag has it, unless somebody has changed the documents since."""
+    try:
+        gold = json.loads(tag) if isinstance(tag, str) else None
+        same = gold is not None and _uris(gold) == _uris(expectations.get(_GOLD) or [])
+    except (ValueError, TypeError, AttributeError):
+        return expectations
+    return {**expectations, _GOLD: gold} if same else expectations
+
+
+def _uris(gold: list[Any]) -> list[str]:
+    """The addresses of the documents, alternatives among them, in their order."""
+    items = [item for one in gold for item in (one if isinstance(one, list) else [one])]
+    return [item if isinstance(item, str) else item.get("doc_uri") for item in items]
+
+
+def _on_databricks() -> bool:
+    import mlflow
+
+    return str(mlflow.get_tracking_uri()).startswith("databricks")
+
+
 def _records(name: str, store: str | None) -> list[dict[Any, Any]]:
     with _store(store, reading=name):
         dataset = _find(name)
@@ -146,6 +191,8 @@ def _find(name: str) -> EvaluationDataset | None:
     from mlflow.exceptions import MlflowException
     from mlflow.genai.datasets import get_dataset
 
+    if _on_databricks() and name.count(".") != 2:
+        raise GroundTruthError(f"{PREFIX}{name} is no name in Unity Catalog. Write catalog.schema.table.")
     try:
         by = {"dataset_id": name} if _ID.fullmatch(name) else {"name": name}
         found: EvaluationDataset = get_dataset(**by)
@@ -184,6 +231,13 @@ def _not_found(name: str) -> GroundTruthError:
     )
 
 
+def _dataset_errors() -> AbstractContextManager[None]:
+    """Within, what a workspace refuses is a StorageError that says what to do."""
+    if not _on_databricks():
+        return nullcontext()
+    return workspace_errors("The evaluation dataset in Unity Catalog", StorageError)
+
+
 @contextmanager
 def _store(uri: str | None, reading: str | None = None) -> Iterator[None]:
     """MLflow points to the store at `uri`, and afterwards to where it did before."""
@@ -192,7 +246,7 @@ def _store(uri: str | None, reading: str | None = None) -> Iterator[None]:
     from program.tracking import tracking_errors
 
     if uri is None:
-        with tracking_errors(mlflow.get_tracking_uri()):
+        with tracking_errors(mlflow.get_tracking_uri()), _dataset_errors():
             yield
         return
     if reading is not None and uri.startswith(_SQLITE) and not Path(uri.removeprefix(_SQLITE)).exists():
@@ -204,6 +258,7 @@ def _store(uri: str | None, reading: str | None = None) -> Iterator[None]:
     with tracking_errors(uri):
         mlflow.set_tracking_uri(uri)
         try:
-            yield
+            with _dataset_errors():
+                yield
         finally:
             mlflow.set_tracking_uri(before)

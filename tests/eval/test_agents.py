@@ -222,9 +222,9 @@ def test_a_model_that_is_no_agent_is_told_by_what_it_takes(
     assert find_subject(settings).identity["agent"]["api"] == "responses"
 
 
-@pytest.mark.parametrize("uri", ["endpoints:/qa", "dbfs:/models/qa"])
+@pytest.mark.parametrize("uri", ["apps:/qa", "dbfs:/models/qa"])
 def test_a_kind_of_agent_that_cannot_be_asked_is_told(settings_for: MakeSettings, uri: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"is no kind of agent that can be asked.*/invocations"):
+    with pytest.raises(ConfigurationError, match=r"is no kind of agent that can be asked.*endpoints:/<name>"):
         find_subject(settings_for(uri))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fake_workspace.agent_deployments import AgentDeployments
+from fake_workspace.datasets import Datasets
 from fake_workspace.deployed_agents import DeployedAgents
 from fake_workspace.endpoints import Endpoints
 from fake_workspace.files import Files
@@ -31,6 +32,7 @@ class FakeWorkspace:
         self.identity = Identity(self)
         self.files = Files(self)
         self.unity_catalog = UnityCatalog(self)
+        self.datasets = Datasets(self)  # before Vector Search, which answers for all other tables
         self.vector_search = VectorSearch(self)
         self.model_serving = ModelServing(self)
         self.deployed_agents = DeployedAgents(self)  # before the endpoints, which answer what it does not
