@@ -565,6 +565,17 @@ def test_a_user_without_permission_is_told_and_others_go_on(fake: FakeWorkspace)
         assert searched.search("dog", 1)
 
 
+def test_on_model_serving_the_client_looks_for_no_credentials_by_itself(
+    fake: FakeWorkspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched = retriever(as_user=True)
+    for name in ("IS_IN_DB_MODEL_SERVING_ENV", "IS_IN_DATABRICKS_MODEL_SERVING_ENV"):
+        monkeypatch.setenv(name, "true")
+    with asking_for(fake.identity.add_token("bob@example.com")):
+        assert searched.search("dog", 1)
+    assert fake.calls_of(QUERY)[-1].user == "bob@example.com"
+
+
 @pytest.fixture
 def service_principal(fake: FakeWorkspace, monkeypatch: pytest.MonkeyPatch) -> str:
     fake.identity.add_service_principal("robot", "canary-secret-0123")
