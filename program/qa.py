@@ -12,7 +12,7 @@ from dspy.utils.exceptions import DSPyError
 from program.lm_errors import describe_lm_error, failure_kind
 from program.readers import Reader
 from program.signatures import CondenseQuestion, RewriteQuery
-from program.streaming import emitting, watching_emits
+from program.streaming import emitting, stop_if_abandoned, watching_emits
 from program.types import CitedAnswer, Emit, Message, ToolStep, Turn
 from retrieval.errors import LanguageModelError, RequestError
 from retrieval.tracing import traced_search
@@ -118,6 +118,7 @@ class CitedQA(dspy.Module):  # type: ignore[misc]
             both = {**(self.filters or {}), **(filters or {})}
             found = self._find(query, k or self.k, both or None, clock)
             clock.lap("retrieve")
+            stop_if_abandoned()
             answer = self._read(query, found.passages)
             clock.lap("read")
         tokens = _total_tokens(usage.get_total_tokens())

@@ -18,6 +18,7 @@ from program.qa import CitedQA, Clock, Found
 from program.readers import Reader
 from program.research import FINISH, SEARCH, TOOLS, Research
 from program.signatures import DecideSearches
+from program.streaming import stop_if_abandoned
 from retrieval.tracing import SPAN_NAME, to_span_document, traced_search
 from retrieval.types import Filters, Passage, Retriever
 
@@ -86,6 +87,7 @@ class ReActQA(CitedQA):
     def _search_until_enough(self, question: str, research: Research) -> None:
         until = time.monotonic() + self.max_search_s
         while research.searches_left and time.monotonic() < until:
+            stop_if_abandoned()
             searched = len(research.queries)
             for call in self._decided(question, research)[: research.searches_left]:
                 research.call(call.name, call.args)

@@ -28,6 +28,7 @@ _listening: ContextVar[tuple[Listener, Callable[[], None]] | None] = ContextVar(
     "citeqa_listening", default=None
 )
 _emit: ContextVar[Emit | None] = ContextVar("citeqa_emit", default=None)
+_check: ContextVar[Callable[[], None]] = ContextVar("citeqa_stop_check", default=lambda: None)
 
 
 @contextmanager
@@ -50,6 +51,24 @@ def emit_pieces(pieces: Sequence[Piece]) -> None:
     if emit is not None:
         for piece in pieces:
             emit(piece)
+
+
+@contextmanager
+def stopping(check: Callable[[], None]) -> Iterator[None]:
+    """Within, in this thread and context, `check` is called between the steps of an answer that has several.
+
+    It raises `StreamAbandonedError` to stop one whose pieces nobody is given, so that no piece can stop it.
+    """
+    token = _check.set(check)
+    try:
+        yield
+    finally:
+        _check.reset(token)
+
+
+def stop_if_abandoned() -> None:
+    """Between two steps: end here, if nobody waits for the answer any more."""
+    _check.get()()
 
 
 def somebody_waits() -> bool:

@@ -17,7 +17,7 @@ from mlflow.types.responses import create_text_output_item
 from program.agent import CitingAgent, describe_trace
 from program.responses import render_response
 from program.serving.requests import AnswerRequest
-from program.streaming import StreamAbandonedError
+from program.streaming import StreamAbandonedError, stopping
 from program.types import CitedAnswer, Piece
 
 FRAME_S = 0.05
@@ -138,7 +138,8 @@ class Answering:
             self.trace_id = describe_trace(span, request, self._request_id)
             try:
                 self._raise_if_stopped()
-                answer = self._agent.respond(request, self._emit if self._asked.stream else None)
+                with stopping(self._raise_if_stopped):
+                    answer = self._agent.respond(request, self._emit if self._asked.stream else None)
                 self._raise_if_stopped()
             except StreamAbandonedError:
                 span.set_outputs({"output": [create_text_output_item(self._said, self._item_id)]})

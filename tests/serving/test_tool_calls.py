@@ -90,3 +90,16 @@ def test_the_calls_come_while_the_model_is_still_deciding(
     assert kinds.count("response.output_item.done") == 2
     assert kinds[-1] == "error"
     assert "response.output_text.delta" not in kinds
+
+
+def test_when_nobody_waits_for_the_whole_answer_any_more_the_model_decides_no_further(
+    serve: Any, make_settings: Callable[..., Settings], language_model: Any
+) -> None:
+    for query in ("water", "mountains", "everest", "thin air"):
+        language_model.fills(decision(query), delay_s=0.3)
+    language_model.fills({"answerable": True, "answer": ANSWER})
+    server = serve(make_settings(language_model, program={"kind": "react"}), serving={"deadline_s": 0.45})
+    response = server.ask(QUESTION)
+    assert response.json()["error"]["code"] == "deadline_exceeded"
+    server.wait_for_metric("citeqa_in_flight", value=0)
+    assert len(language_model.requests) == 2, "the second was under way when the deadline passed"
