@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias, TypeVar
 
 import psycopg
@@ -18,6 +18,7 @@ from psycopg.abc import PQGen
 RV = TypeVar("RV")
 Parameters: TypeAlias = Callable[[], dict[str, Any]]
 
+_CANCELLING_S = 0.5
 _OLDEST_S = 1800
 _LONGEST_IDLE_S = 300
 
@@ -43,7 +44,10 @@ class Connection(psycopg.Connection[Any]):
         began = time.monotonic()
         try:
             return super().wait(gen, interval, max(self.patience_s, 0.001))
-        except psycopg.errors._WaitTimeout:  # whatever comes now would answer another question
+        except psycopg.errors._WaitTimeout:
+            # Nobody reads what the server is still at; and whatever came now would answer another question.
+            with suppress(psycopg.Error):
+                self.cancel_safe(timeout=_CANCELLING_S)
             self.pgconn.finish()
             raise psycopg.errors.ConnectionTimeout("it did not answer in time") from None
         finally:
@@ -110,7 +114,8 @@ class Connections:
             parameters["connect_timeout"] = str(
                 max(2, min(int(parameters["connect_timeout"]), round(timeout_s)))
             )
-        connection = Connection.connect(autocommit=True, **parameters)
+        # Nothing is prepared: a plan depends on how many passages hold a term, and a pooler between forgets.
+        connection = Connection.connect(autocommit=True, prepare_threshold=None, **parameters)
         connection.made_at = now
         return connection
 

