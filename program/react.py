@@ -88,11 +88,11 @@ class ReActQA(CitedQA):
         until = time.monotonic() + self.max_search_s
         while research.searches_left and time.monotonic() < until:
             stop_if_abandoned()
-            searched = len(research.queries)
-            for call in self._decided(question, research)[: research.searches_left]:
-                research.call(call.name, call.args)
-            if len(research.queries) == searched:
-                break  # it finished, or would go on calling in vain
+            calls = self._decided(question, research)
+            wanted = [call for call in calls if call.name != FINISH]
+            went_on = [research.call(call.name, call.args) for call in wanted[: research.searches_left]]
+            if len(wanted) < len(calls) or not any(went_on):
+                break  # it finished, or would only repeat itself
         if not research.queries:
             # Every answer rests on a search: without one, what it says could not be verified.
             research.call(SEARCH, {"query": question})
@@ -118,5 +118,4 @@ class ReActQA(CitedQA):
             if self.fallback is None:
                 raise
             return ()
-        calls = decision.tool_calls.tool_calls if decision.tool_calls else ()
-        return [call for call in calls if call.name != FINISH]
+        return decision.tool_calls.tool_calls if decision.tool_calls else ()

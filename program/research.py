@@ -22,6 +22,9 @@ MOST_PASSAGES = 99
 """More are not read, since a citation marker has at most two digits."""
 
 
+_REPEATED = "That was searched for before. Search for something else, or finish."
+
+
 class Research:
     """What a model did to find the passages for one question. For one thread.
 
@@ -50,8 +53,8 @@ class Research:
         """All that was searched for and found, as the model is shown it."""
         return "\n\n".join(self._notes) or "Nothing was searched for yet."
 
-    def call(self, name: str, arguments: Mapping[str, Any]) -> None:
-        """Call a tool but `finish`. Of a call that is wrong the model can read why.
+    def call(self, name: str, arguments: Mapping[str, Any]) -> bool:
+        """Call a tool but `finish`; false if it only repeats a search. Of a call that is wrong the model can read why.
 
         Raises:
             RetrievalError: if a search cannot be done, and there is nothing to answer from. Where passages were
@@ -72,6 +75,7 @@ class Research:
                 said = problem = f"The search failed: {error}"
         self._note(ToolResult(call.call_id, self._found, problem))
         self._notes.append(f"{name}({_in_call(arguments)}):\n{said}")
+        return problem != _REPEATED
 
     def _objection(self, call: ToolCall) -> str:
         """Why the call is not to be made; empty if it is."""
@@ -81,7 +85,7 @@ class Research:
         if not isinstance(query, str) or not query.strip():
             return f"{SEARCH} needs a query, which is text."
         if _words(query) in map(_words, self.queries):
-            return "That was searched for before. Search for something else, or finish."
+            return _REPEATED
         return ""
 
     def search(self, query: str) -> str:

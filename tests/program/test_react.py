@@ -196,6 +196,27 @@ def test_a_call_that_is_wrong_tells_the_model_why_and_counts(
     assert "There is no tool 'delete'" in language_model.prompt(1)
 
 
+def test_a_model_whose_first_call_is_wrong_may_try_again(
+    make_program: Callable[..., ReActQA], language_model: Any
+) -> None:
+    for fields in (calls({"name": "lookup", "args": {"q": "iron"}}), searches("water boils"), FINISH, BOTH):
+        language_model.fills(fields)
+    answer = make_program().respond(Turn(QUESTION))
+    assert "There is no tool 'lookup': call search or finish." in language_model.prompt(1)
+    assert answer.query == "water boils"
+
+
+def test_a_model_that_finishes_with_its_last_searches_is_not_asked_again(
+    make_program: Callable[..., ReActQA], language_model: Any
+) -> None:
+    language_model.fills(
+        calls({"name": "search", "args": {"query": "water boils"}}, {"name": "finish", "args": {}})
+    )
+    language_model.fills(BOTH)
+    assert make_program().respond(Turn(QUESTION)).query == "water boils"
+    assert len(language_model.requests) == 2
+
+
 def test_a_model_that_only_repeats_itself_has_finished(
     make_program: Callable[..., ReActQA], language_model: Any
 ) -> None:
