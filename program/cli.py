@@ -22,6 +22,7 @@ from program.commands.index import index
 from program.commands.log import log
 from program.commands.mcp import mcp
 from program.commands.memory import memory
+from program.commands.monitor import monitor
 from program.commands.options import fail
 from program.commands.program import program
 from program.commands.search import search
@@ -60,6 +61,7 @@ for command in (
     search,
     ask,
     evaluate,
+    monitor,
     calibrate,
     answer,
     log,

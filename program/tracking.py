@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from program.settings import TrackingSettings
 from retrieval.errors import StorageError
+from retrieval.secrets import hide_secrets
 
 _LOCAL_STORE = "sqlite:///"
 _LOCK_TIMEOUT_S = 30
@@ -42,7 +43,9 @@ def tracking_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
-        reason = (str(error) or repr(error)).strip().splitlines()[0].rstrip(".")
+        # To refusals Databricks' SDK appends its whole configuration.
+        said = (str(error) or repr(error)).partition(" Config: host=")[0]
+        reason = hide_secrets(said.strip().splitlines()[0]).rstrip(".")
         raise StorageError(
             f"The tracking store at '{uri}' cannot be used: {reason}. Mend it, or name another with "
             "--set tracking.uri=…"

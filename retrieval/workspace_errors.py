@@ -133,9 +133,10 @@ def _status_of_sdk_error(error: BaseException) -> int | None:
     """The SDK's errors do not carry their status: their type says it."""
     try:
         from databricks.sdk.errors import platform
+        from databricks.sdk.errors.base import DatabricksError
     except ImportError:
         return None
     for status, type_ in platform.STATUS_CODE_MAPPING.items():
         if isinstance(error, type_):
             return int(status)
-    return 400 if isinstance(error, platform.DatabricksError) else None
+    return 400 if isinstance(error, DatabricksError) else None
