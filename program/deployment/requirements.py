@@ -21,7 +21,7 @@ MODEL_REQUIREMENTS = ("onnxruntime", "tokenizers")
 
 VECTOR_REQUIREMENTS = ("faiss-cpu",)
 VECTOR_SEARCH_REQUIREMENTS = ("databricks-ai-search",)
-POSTGRES_REQUIREMENTS = ("psycopg", "psycopg-binary", "psycopg-pool", "pgvector")
+POSTGRES_REQUIREMENTS = ("psycopg", "psycopg-binary", "pgvector")
 DATABRICKS_REQUIREMENTS = ("databricks-sdk",)
 
 _TARGET = {
