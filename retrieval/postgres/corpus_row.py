@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -60,31 +61,46 @@ class CorpusRow:
 COLUMNS = ", ".join(field.name for field in fields(CorpusRow))
 
 
-def read_corpus(connection: Connection, tables: Tables, database: str) -> CorpusRow:
-    """The row of a corpus that this program can search.
+def check_corpus(connection: Connection, tables: Tables, database: str) -> None:
+    """Refuse to search what is not there, or not ours.
 
     Raises:
         IndexMissingError: if there are no such tables.
-        IndexUnusableError: if they are somebody else's, or of another version.
+        IndexUnusableError: if they are somebody else's.
     """
-    if not exists(connection, tables.corpus):
-        if exists(connection, tables.passages):
-            raise somebody_elses(tables, database)
-        raise IndexMissingError(
-            f"No corpus in the table '{tables}' of {database}. Put it there: citeqa index --config …"
-        )
-    row = connection.execute(f"SELECT {COLUMNS} FROM {tables.corpus}").fetchone()
+    if exists(connection, tables.corpus):
+        return
+    if exists(connection, tables.passages):
+        raise somebody_elses(tables, database)
+    raise IndexMissingError(
+        f"No corpus in the table '{tables}' of {database}. Put it there: citeqa index --config …"
+    )
+
+
+def read_corpus(
+    connection: Connection, tables: Tables, database: str, terms: Sequence[str] = ()
+) -> tuple[CorpusRow, dict[str, int]]:
+    """The row of a corpus, and how many passages hold each of the terms that any holds.
+
+    Raises:
+        IndexUnusableError: if it is of another version.
+    """
+    query = (
+        f"SELECT (SELECT jsonb_object_agg(term, passages) FROM {tables.terms} WHERE term = ANY(%s)), {COLUMNS} "
+        f"FROM {tables.corpus}"
+    )
+    row = connection.execute(query.encode(), [list(terms)]).fetchone()
     if row is None:
         raise IndexUnusableError(
             f"The table '{tables.corpus}' of {database} is empty. Make it anew: citeqa index --rebuild"
         )
-    corpus = CorpusRow(*row)
+    corpus = CorpusRow(*row[1:])
     if (corpus.format, corpus.analyzer) != (FORMAT, ANALYZER_VERSION):
         raise IndexUnusableError(
             f"The corpus in '{tables}' of {database} is of format {corpus.format}.{corpus.analyzer}, and this "
             f"program reads {FORMAT}.{ANALYZER_VERSION}. Make it anew: citeqa index --rebuild"
         )
-    return corpus
+    return corpus, row[0] or {}
 
 
 def somebody_elses(tables: Tables, database: str) -> IndexUnusableError:

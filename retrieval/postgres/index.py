@@ -17,7 +17,7 @@ from retrieval.errors import CiteqaError, IndexUnusableError
 from retrieval.passage_index import Hit
 from retrieval.postgres.address import Address
 from retrieval.postgres.conditions_sql import Clause, where
-from retrieval.postgres.corpus_row import CorpusRow, read_corpus
+from retrieval.postgres.corpus_row import CorpusRow, check_corpus, read_corpus
 from retrieval.postgres.database import Database
 from retrieval.postgres.lexemes import any_of
 from retrieval.postgres.schema import MOST_EXACT, Tables, has_vector_index
@@ -60,6 +60,7 @@ class PostgresIndex:
         """Use `PostgresIndex.open`."""
         self._database = database
         self._tables = tables
+        self._is_checked = False
         self._snapshot: ContextVar[_Snapshot | None] = ContextVar("postgres_snapshot", default=None)
 
     @classmethod
@@ -324,17 +325,22 @@ class PostgresIndex:
 
     def _corpus(self, moment: _Snapshot) -> CorpusRow:
         if moment.corpus is None:
-            moment.corpus = read_corpus(moment.connection, self._tables, self._database.name)
+            self._look(moment, [])
+        assert moment.corpus is not None
         return moment.corpus
 
     def _count_holding(self, moment: _Snapshot, terms: set[str]) -> None:
         """Find out how many passages hold each term."""
-        unknown = [term for term in terms if term not in moment.holding]
-        if unknown:
-            self._corpus(moment)
-            query = f"SELECT term, passages FROM {self._tables.terms} WHERE term = ANY(%s)"
-            moment.holding.update(dict.fromkeys(unknown, 0))
-            moment.holding.update(_rows(moment.connection, query, [unknown]))
+        if unknown := [term for term in terms if term not in moment.holding]:
+            self._look(moment, unknown)
+
+    def _look(self, moment: _Snapshot, terms: list[str]) -> None:
+        """Read what the corpus was made with, and how many passages hold the terms: one question for both."""
+        if not self._is_checked:
+            check_corpus(moment.connection, self._tables, self._database.name)
+            self._is_checked = True
+        moment.corpus, holding = read_corpus(moment.connection, self._tables, self._database.name, terms)
+        moment.holding.update({term: holding.get(term, 0) for term in terms})
 
 
 def _open_again(address: Address, limits: Limits, table: str) -> PostgresIndex:
