@@ -16,7 +16,7 @@ from mlflow.tracing.provider import is_tracing_enabled
 from program.assembly import build_programs
 from program.deployment.artifacts import artifacts, model_config
 from program.deployment.requirements import pip_requirements, write_constraints
-from program.deployment.resources import auth_policy, databricks_resources
+from program.deployment.resources import as_oneself, auth_policy, databricks_resources
 from program.settings import Settings
 from program.tracking import tracking_errors
 
@@ -51,6 +51,7 @@ def log_agent(
     with (
         tracking_errors(mlflow.get_tracking_uri()),
         _tracing_enabled(),
+        as_oneself(settings),
         tempfile.TemporaryDirectory() as folder,
     ):
         pins = write_constraints(requirements, Path(folder) / "constraints.txt")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mlflow.models.auth_policy import AuthPolicy, SystemAuthPolicy, UserAuthPolicy
@@ -16,9 +17,14 @@ from mlflow.models.resources import (
 )
 
 from program.settings import Settings
+from retrieval.asking_user import asking_for
+from retrieval.workspace import open_workspace
 
 VECTOR_SEARCH_SCOPES = ("vectorsearch.vector-search-endpoints", "vectorsearch.vector-search-indexes")
 """What a user must let the agent do so that it searches with the rights of that user."""
+
+ENDPOINT_SCOPES = ("serving.serving-endpoints",)
+"""The same, so that it asks model endpoints with the rights of that user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,25 +42,44 @@ class Uses:
 def uses(settings: Settings) -> Uses:
     """What the settings make the agent call: model endpoints, the index, databases, and what is stated besides.
 
-    An index that is searched as the user who asks is no resource of the agent's own.
+    What is searched or asked as the user who asks is no resource of the agent's own.
     """
     retrieval, deployment = settings.retrieval, settings.deployment
-    models = [settings.language_model.model if settings.answers_with_lm else None, settings.embedder.model]
-    called = (model.partition("/") for model in models if model is not None)
+    model = settings.language_model.model if settings.answers_with_lm else None
+    asks_as_user = model is not None and settings.language_model.user_credentials
+    models = [None if asks_as_user else model, settings.embedder.model]
+    called = (name.partition("/") for name in models if name is not None)
     index = retrieval.vector_search.index if retrieval.backend == "vector_search" else None
-    as_user = index is not None and retrieval.vector_search.user_credentials
+    searches_as_user = index is not None and retrieval.vector_search.user_credentials
+    scopes = [
+        *(ENDPOINT_SCOPES if asks_as_user else ()),
+        *(VECTOR_SEARCH_SCOPES if searches_as_user else ()),
+        *deployment.user_scopes,
+    ]
     databases = [
         retrieval.pgvector.lakebase_instance if retrieval.backend == "pgvector" else None,
         settings.memory.lakebase_instance if settings.memory.store else None,
     ]
     return Uses(
         endpoints=_once(endpoint for provider, _, endpoint in called if provider == "databricks"),
-        indexes=() if as_user else _once([index]),
+        indexes=() if searches_as_user else _once([index]),
         databases=_once(databases),
         tables=_once(deployment.tables),
         functions=_once(deployment.functions),
-        scopes=_once([*(VECTOR_SEARCH_SCOPES if as_user else ()), *deployment.user_scopes]),
+        scopes=_once(scopes),
     )
+
+
+@contextmanager
+def as_oneself(settings: Settings) -> Iterator[str | None]:
+    """Within, an agent that acts for the user who asks acts for whoever deploys it; the token, if it does.
+
+    Raises:
+        ConfigurationError, WorkspaceError: if it does, and one is not signed in.
+    """
+    token = open_workspace().token() if uses(settings).scopes else None
+    with asking_for(token):
+        yield token
 
 
 def databricks_resources(settings: Settings) -> list[Resource]:

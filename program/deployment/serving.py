@@ -24,7 +24,7 @@ from program.deployment.registry import (
     registry_errors,
     versions,
 )
-from program.deployment.resources import uses
+from program.deployment.resources import as_oneself, uses
 from program.deployment.serving_target import ServingTarget, serving_target
 from program.deployment.survey import survey_resources, survey_schema
 from program.deployment.trial import try_model
@@ -173,9 +173,15 @@ class _Deployment:
             with self._step("Checking the logged model"):
                 where = settings.deployment.check
                 assert where != "none"
-                trial = try_model(
-                    uri, input_example(settings), where, environment=plan.target.environment, say=self._say
-                )
+                with as_oneself(settings) as token:
+                    trial = try_model(
+                        uri,
+                        input_example(settings),
+                        where,
+                        environment=plan.target.environment,
+                        user_token=token,
+                        say=self._say,
+                    )
                 self._warnings += trial.warnings
                 with registry_errors("The check cannot be noted"):
                     mlflow.set_logged_model_tags(uri.rpartition("/")[2], {CHECKED_TAG: where})

@@ -42,10 +42,11 @@ def survey_resources(client: WorkspaceClient, settings: Settings) -> Iterator[st
         )
     for place in settings.deployment.secrets.values():
         yield from _found(_missing(partial(_secret, client, place), f"The secret {place}"))
-    if not used.endpoints and settings.answers_with_lm and not _has_key(settings):
+    model = settings.language_model.model or ""
+    if settings.answers_with_lm and not model.startswith("databricks/") and not _has_key(settings):
         yield (
-            f"The language model '{settings.language_model.model}' is not the workspace's, and no variable of the "
-            "deployment looks like its key: name one in deployment.secrets, such as OPENAI_API_KEY: scope/key"
+            f"The language model '{model}' is not the workspace's, and no variable of the deployment looks like its "
+            "key: name one in deployment.secrets, such as OPENAI_API_KEY: scope/key"
         )
 
 

@@ -22,6 +22,7 @@ from retrieval.secrets import hide_secrets
 ENVIRONMENTS = Path("build/deployment-environments")
 """Environments that were made, by what is in them; can be deleted at any time."""
 
+USER_TOKEN = "CITEQA_TRIAL_USER_TOKEN"
 _MARK = "citeqa-trial:"
 _LAST_LINES = 12
 
@@ -44,13 +45,15 @@ def try_model(
     where: Literal["environment", "process"],
     *,
     environment: Mapping[str, str] | None = None,
+    user_token: str | None = None,
     timeout_s: float = 900,
     say: Callable[[str], None] = lambda _: None,
 ) -> Trial:
     """Load the model and ask it `example`, whole and streamed, elsewhere: nothing of this process is there.
 
     `where` is an environment that is made of the model's requirements, which takes minutes the first time, or a
-    mere process with the packages of this one. `environment` holds further variables.
+    mere process with the packages of this one. `environment` holds further variables, `user_token` stands for the
+    user who asks.
 
     Raises:
         DeploymentError: if the environment cannot be made, the model does not load or answer, or answers without
@@ -63,7 +66,8 @@ def try_model(
         with registry_errors(f"The model '{model_uri}' cannot be fetched"), quiet_mlflow():
             model = Path(mlflow.artifacts.download_artifacts(model_uri, dst_path=str(Path(folder) / "model")))
         python = sys.executable if where == "process" else str(_environment(model, say))
-        trial = _run(python, model, example, environment or {}, Path(folder), timeout_s)
+        more = {**(environment or {}), **({USER_TOKEN: user_token} if user_token else {})}
+        trial = _run(python, model, example, more, Path(folder), timeout_s)
     if trial.problems:
         raise DeploymentError(
             f"The logged model '{model_uri}' is not fit to be served: {'; '.join(trial.problems)}."
@@ -154,7 +158,13 @@ def _call(
     if done.returncode != 0:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         told = lines[-1] if lines else f"exit code {done.returncode}"
-        raise DeploymentError(f"{trouble}: {hide_secrets(told).rstrip('.')}.") from RuntimeError(
-            hide_secrets("\n".join(lines[-_LAST_LINES:]))
+        raise DeploymentError(f"{trouble}: {_hide(told, env).rstrip('.')}.") from RuntimeError(
+            _hide("\n".join(lines[-_LAST_LINES:]), env)
         )
     return done.stdout
+
+
+def _hide(text: str, env: Mapping[str, str] | None) -> str:
+    """Without secrets of this environment, and without the token that the other process was given."""
+    token = (env or {}).get(USER_TOKEN)
+    return hide_secrets(text.replace(token, f"${USER_TOKEN}") if token else text)

@@ -6,6 +6,7 @@ python trial_script.py MODEL_DIRECTORY REQUEST
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from typing import Any
@@ -60,11 +61,14 @@ def main() -> None:
     mlflow.set_experiment("trial")
     agent = mlflow.pyfunc.load_model(model)
     loaded = time.monotonic()
-    body = agent.predict(request)
-    answered = time.monotonic()
+    from retrieval.asking_user import asking_for  # of the model, which is loaded by now
+
+    with asking_for(os.environ.pop("CITEQA_TRIAL_USER_TOKEN", None)):
+        body = agent.predict(request)
+        answered = time.monotonic()
+        events = list(agent.predict_stream(request))
     trace_id = mlflow.get_last_active_trace_id()
     trace = mlflow.get_trace(trace_id) if trace_id else None
-    events = list(agent.predict_stream(request))
     problems, warnings = find_problems(body, events, trace)
     content = body["output"][-1]["content"][0]
     found = {

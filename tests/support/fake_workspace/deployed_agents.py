@@ -57,10 +57,13 @@ class DeployedAgents:
         stream = body.pop("stream", False)
         options = body.pop("databricks_options", {})
         body.pop("model", None)
-        agent = self._agent(name)
-        if stream:
-            return Reply(stream=_events(agent.predict_stream(body)))
-        answer = agent.predict(body)
+        try:
+            agent = self._agent(name)
+            if stream:
+                return Reply(stream=_events(agent.predict_stream(body)))
+            answer = agent.predict(body)
+        except Exception as error:
+            raise ApiError("BAD_REQUEST", f"Encountered an unexpected error: {error!r}") from error
         if options.get("return_trace"):
             answer["databricks_output"] = {"trace": _trace()}
         return answer
