@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_embedded: ContextVar[Mapping[str, NDArray[np.float32]]] = ContextVar("embedded_queries")
+"""The vectors of the queries of the search that is being made."""
+
 
 class PostgresRetriever(RankedRetriever):
     """A `RankedRetriever` over a `PostgresIndex`: what is written during a search does not show in it."""
@@ -37,7 +40,6 @@ class PostgresRetriever(RankedRetriever):
     ) -> None:
         """`embedder` is the one that the corpus has vectors of. Raises as `RankedRetriever`."""
         super().__init__(index, settings, embedder=embedder, reranker=reranker)
-        self._embedded: ContextVar[Mapping[str, NDArray[np.float32]]] = ContextVar("embedded_queries")
 
     def search(self, query: str, k: int, filters: Filters | None = None) -> list[Passage]:
         """As `RankedRetriever.search`.
@@ -59,11 +61,11 @@ class PostgresRetriever(RankedRetriever):
 
     def _at_one_moment(self, queries: Sequence[str], work: Callable[[], T]) -> T:
         # Before the database is asked: a model elsewhere keeps no connection waiting, and is not asked twice.
-        token = self._embedded.set({query: self._embed(query) for query in queries if analyze(query)})
+        token = _embedded.set({query: self._embed(query) for query in queries if analyze(query)})
         try:
             return self.index.together(work)
         finally:
-            self._embedded.reset(token)
+            _embedded.reset(token)
 
     def _embed(self, query: str) -> NDArray[np.float32]:
         if self.mode == "lexical" or self.embedder is None:
@@ -72,5 +74,5 @@ class PostgresRetriever(RankedRetriever):
 
     def _dense(self, query: str, n: int, filters: Filters | None) -> Sequence[Hit]:
         check_vectors(self.index, self.embedder)  # the corpus may have been made anew since this was opened
-        vector = self._embedded.get().get(query)
+        vector = _embedded.get().get(query)
         return [] if vector is None else self.index.dense_hits(vector, n, filters)

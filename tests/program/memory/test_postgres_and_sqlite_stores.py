@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_workspace import FakeWorkspace
 from postgres_server import PostgresServer
 
 from program.memory.conversations import Conversation, ConversationStore
@@ -213,3 +214,29 @@ def test_who_may_only_use_the_tables_uses_them(
         assert len(texts(store)) == 4
     finally:
         postgres_server.run("DROP OWNED BY app; DROP ROLE app", "shared")
+
+
+def test_on_lakebase_a_token_of_the_workspace_is_the_password(
+    workspace: FakeWorkspace, postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    workspace.lakebase.add("rag", "127.0.0.1")
+
+    def become_the_password(user: str, token: str) -> None:
+        postgres_server.run(f"ALTER ROLE \"{user}\" PASSWORD '{token}'")
+
+    workspace.lakebase.on_token = become_the_password
+    postgres_server.run('CREATE ROLE "ann@example.com" LOGIN')
+    try:
+        postgres_server.run('GRANT CREATE ON SCHEMA public TO "ann@example.com"', "shared")
+        url = f"postgresql:///shared?port={postgres_server.port}&sslmode=disable"
+        store = open_store(MemorySettings(store=url, lakebase_instance="rag"))
+        assert store is not None
+        store.add(TRIP, "t1", turn(1))
+
+        assert texts(store) == ["question 1", "answer 1"]
+        owners = "SELECT tableowner FROM pg_tables WHERE tablename = 'citeqa_messages'"
+        assert postgres_server.run(owners, "shared") == [("ann@example.com",)]
+        store.close()
+    finally:
+        postgres_server.run('DROP OWNED BY "ann@example.com"', "shared")
+        postgres_server.run('DROP ROLE "ann@example.com"')

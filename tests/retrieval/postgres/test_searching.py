@@ -266,7 +266,8 @@ def test_many_threads_search_at_once(sample: PostgresIndex, questions: list[dict
 def test_pickled_it_opens_again(index: Make) -> None:
     found = index(DOCUMENTS)
 
-    assert uris(pickle.loads(pickle.dumps(found)).search("span", 1)) == ["tracing"]
+    for searched in (found, PostgresRetriever(found)):
+        assert uris(pickle.loads(pickle.dumps(searched)).search("span", 1)) == ["tracing"]
 
 
 def documents_of(count: int) -> list[Document]:
