@@ -398,8 +398,8 @@ def scripted(language_model: Any) -> None:
         language_model.fills(fields)
 
 
-def request(*more: dict[str, Any]) -> ResponsesAgentRequest:
-    return ResponsesAgentRequest(input=[*more, {"role": "user", "content": QUESTION}])
+def request(*before: dict[str, Any], **more: Any) -> ResponsesAgentRequest:
+    return ResponsesAgentRequest(input=[*before, {"role": "user", "content": QUESTION}], **more)
 
 
 def items(response: Sequence[Any]) -> list[dict[str, Any]]:
@@ -444,6 +444,26 @@ def test_a_conversation_may_hold_the_items_of_earlier_answers(
     response = agent.predict(request({"role": "user", "content": "When does water boil?"}, *earlier))
     assert "assistant: At 100 degrees [1]." in language_model.prompt(0)
     assert response.custom_outputs["sources"][0]["doc_uri"] == IRON  # type: ignore[index]
+
+
+def test_a_conversation_that_is_kept_goes_on_with_what_was_said_and_not_with_what_was_searched(
+    make_settings: Any, language_model: Any
+) -> None:
+    settings = make_settings(
+        language_model, program={"kind": "react"}, memory={"store": "sqlite:///memory.db"}
+    )
+    same = {"conversation_id": "c1", "user_id": "ann"}
+    for fields in (searches("water boils"), FINISH, {"answerable": True, "answer": "At 100 degrees [1]."}):
+        language_model.fills(fields)
+    CiteqaAgent(settings).predict(request(context=same))
+    language_model.forget()
+    language_model.fills({"standalone_question": "When does iron melt?"})
+    for fields in (searches("iron melts"), FINISH, {"answerable": True, "answer": "At 1538 degrees [1]."}):
+        language_model.fills(fields)
+    CiteqaAgent(settings).predict(request(context=same))
+    condensing = language_model.prompt(0)
+    assert "assistant: At 100 degrees [1]." in condensing
+    assert "function_call" not in condensing
 
 
 @pytest.mark.usefixtures("scripted")
