@@ -61,7 +61,9 @@ class PostgresRetriever(RankedRetriever):
 
     def _at_one_moment(self, queries: Sequence[str], work: Callable[[], T]) -> T:
         # Before the database is asked: a model elsewhere keeps no connection waiting, and is not asked twice.
-        token = _embedded.set({query: self._embed(query) for query in queries if analyze(query)})
+        known = _embedded.get({})  # a search of several stages comes here again
+        vectors = {q: known[q] if q in known else self._embed(q) for q in queries if analyze(q)}
+        token = _embedded.set(vectors)
         try:
             return self.index.together(work)
         finally:

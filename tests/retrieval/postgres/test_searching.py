@@ -360,6 +360,32 @@ def test_vectors_of_another_model_are_refused_before_and_after_the_corpus_was_ma
         retriever.search("automobile", 3)
 
 
+class Counting:
+    """An embedding model that counts the questions that it is asked."""
+
+    def __init__(self, model: Embedder) -> None:
+        self._model = model
+        self.questions: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def embed_query(self, text: str) -> Any:
+        self.questions.append(text)
+        return self._model.embed_query(text)
+
+
+def test_a_question_is_embedded_once_whatever_the_database_does(
+    index: Make, embedder: Embedder, postgres_server: PostgresServer
+) -> None:
+    model: Any = Counting(embedder)
+    retriever = PostgresRetriever(index(documents_of(5), embedder=embedder), embedder=model)
+    postgres_server.break_connections()
+
+    assert retriever.search("automobile", 3)
+    assert model.questions == ["automobile"]
+
+
 def test_without_vectors_it_says_how_to_get_some(index: Make, embedder: Embedder) -> None:
     with pytest.raises(IndexUnusableError, match="has no vectors"):
         PostgresRetriever(index(DOCUMENTS), RankingSettings(mode="dense"), embedder=embedder)
