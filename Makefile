@@ -15,10 +15,10 @@ help: ## list the chores
 $(READY): pyproject.toml constraints.txt
 ifdef UV
 	uv venv --quiet --allow-existing --seed --python $(PYTHON) $(VENV)
-	uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,databricks,dense,documents,spark,watch]'
+	uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,databricks,dense,documents,mcp,postgres,spark,watch]'
 else
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,databricks,dense,documents,spark,watch]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,databricks,dense,documents,mcp,postgres,spark,watch]'
 endif
 	@touch $@
 
