@@ -185,7 +185,11 @@ def ask(workspace: Workspace, name: str, request: Mapping[str, Any]) -> Reply:
 
 def _raise_for(response: Any, what: str) -> None:
     if response.status_code >= 400:
-        told = " ".join(hide_secrets(response.text).split())[:300]
+        try:
+            said = str(response.json()["message"])
+        except (ValueError, KeyError, TypeError):
+            said = response.text
+        told = " ".join(hide_secrets(said).split())[:300]
         raise WorkspaceError(f"{what} (HTTP {response.status_code}): {told.rstrip('.')}.")
 
 

@@ -266,7 +266,7 @@ def test_every_package_that_the_served_code_imports_is_required() -> None:
     owners = owners_by_package()
     brought = {
         re.split(r"[^\w.-]", requirement)[0].lower()
-        for distribution in ("mlflow", "mlflow-skinny", "dspy", "openai")
+        for distribution in ("mlflow", "mlflow-skinny", "dspy", "openai", "requests")
         for requirement in metadata.requires(distribution) or ()
     }
     for name in served_imports():
