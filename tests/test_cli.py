@@ -142,7 +142,7 @@ def test_every_command_explains_itself_with_an_example_that_parses(path: tuple[s
 def test_the_commands_in_the_readme_parse() -> None:
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     calls = [
-        shlex.split(line.strip().lstrip("$ "))
+        shlex.split(line.strip().lstrip("$ "), comments=True)
         for line in lines
         if line.strip().lstrip("$ ").startswith("citeqa ")
     ]
