@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
@@ -48,6 +49,11 @@ def constraints(requirements: Iterable[str]) -> list[str]:
 
     What another platform would need besides is left to the installer.
     """
+    return list(_constraints(tuple(requirements)))
+
+
+@lru_cache(maxsize=8)  # reading what some hundred packages require takes half a second
+def _constraints(requirements: tuple[str, ...]) -> tuple[str, ...]:
     versions: dict[str, str] = {}
     waiting = [Requirement(line) for line in requirements]
     seen: set[tuple[str, frozenset[str]]] = set()
@@ -64,7 +70,7 @@ def constraints(requirements: Iterable[str]) -> list[str]:
         versions[name] = distribution.version
         waiting += _drawn_in(distribution.requires or (), extras)
     # The version of a build of one's own, such as 2.1+cpu, is on no index.
-    return sorted(f"{name}=={version}" for name, version in versions.items() if "+" not in version)
+    return tuple(sorted(f"{name}=={version}" for name, version in versions.items() if "+" not in version))
 
 
 def write_constraints(requirements: Sequence[str], file: Path) -> Path:
