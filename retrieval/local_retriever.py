@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.analysis import analyze
 from retrieval.errors import IndexUnusableError
 from retrieval.fusion import Method, fuse, fuse_convex, normalize
 from retrieval.local_index import LocalIndex
@@ -357,7 +358,7 @@ class RankedRetriever:
         return self.index.lexical_hits_of(note.weights, n, filters) if note.weights else []
 
     def _dense(self, query: str, n: int, filters: Filters | None) -> Sequence[Hit]:
-        if not query.strip() or self.embedder is None:
+        if self.embedder is None or not analyze(query):
             return []
         return self.index.dense_hits(self.embedder.embed_query(query), n, filters)
 

@@ -280,6 +280,14 @@ def test_with_vectors_a_smaller_k_is_the_beginning_of_a_larger_one(
     assert all(one.search(query, k) == longest[:k] for k in (1, 2, 4, 7))
 
 
+@pytest.mark.parametrize("name", VECTOR_OPTIONS)
+def test_with_vectors_too_a_query_without_terms_finds_nothing(
+    with_vectors: LocalIndex, embedder: Embedder, name: str
+) -> None:
+    one = LocalRetriever(with_vectors, RankingSettings(**VECTOR_OPTIONS[name]), embedder=embedder)
+    assert one.search("?!", 5) == []
+
+
 def test_hybrid_is_the_default_with_vectors_and_finds_what_shares_no_word(
     with_vectors: LocalIndex, embedder: Embedder
 ) -> None:
