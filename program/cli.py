@@ -6,6 +6,7 @@ Settings are read before what takes seconds to import, so that a mistake in them
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
@@ -29,10 +30,15 @@ from program.commands.search import search
 from program.commands.serve import serve
 from program.commands.sweep import sweep
 from retrieval.errors import CiteqaError
+from retrieval.secrets import hide_secrets
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 
 def main() -> None:
     """Run the command line. A person's mistake is one line on stderr and exit code 2."""
+    sys.excepthook = _show_trace
     try:
         cli(standalone_mode=False)
     except click.ClickException as error:
@@ -48,6 +54,13 @@ def main() -> None:
         # The reader of our output, such as `head`, has gone: nothing to say, and nobody to say it to.
         sys.stderr.close()
         sys.exit(1)
+
+
+def _show_trace(type_: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What Python writes of an error, without the secrets that clients and gateways repeat in theirs."""
+    import traceback
+
+    sys.stderr.write(hide_secrets("".join(traceback.format_exception(type_, error, trace))))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -15,7 +15,9 @@ from program.commands.options import answering, configured, judging, read_settin
     "--limit", type=click.IntRange(1), metavar="N", help="Only the first N questions, or newest N traces."
 )
 @click.option("-k", "k", type=click.IntRange(1, 1000), help="How many passages are retrieved and read.")
-@click.option("--agent", metavar="URI", help="models:/…, runs:/…, a model's directory, or http(s)://…")
+@click.option(
+    "--agent", metavar="URI", help="models:/…, runs:/…, a directory, http(s)://…, endpoints:/<name>"
+)
 @click.option("--traces", metavar="EXPERIMENT", help="Score its traces, such as production's; ask nothing.")
 @click.option("--trace-filter", metavar="FILTER", help="Of these, as mlflow.search_traces takes it.")
 @click.option("--since", metavar="TIME", help="Of these, not older: 90m, 12h, 7d, 2w.")
