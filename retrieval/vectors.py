@@ -164,8 +164,8 @@ class VectorDraft:
         self._base = Vectors(base) if base else None
         self._first_row = first_row
         self._texts: list[str] = []
+        self._dimension = embedder.dimension  # which asks an endpoint, and it may refuse
         self._file = (directory / _DRAFT).open("w+b")
-        self._dimension = embedder.dimension
         for name in FILES:
             # They may be links to those of the generation before.
             (directory / name).unlink(missing_ok=True)
