@@ -91,9 +91,8 @@ class CitingAgent(ResponsesAgent):
         """
         answerer, turn = self._read(request)
         span = mlflow.get_current_active_span()
-        with (
-            _on_behalf_of_the_user()
-        ):  # left before a piece is read: the conversation has a copy of the context
+        # Left before a piece is read: the conversation has a copy of the context.
+        with _on_behalf_of_the_user():
             conversation = _Conversation(answerer, turn)
         try:
             yield from render_events(conversation.pieces(), conversation.answer(), new_item_id())
