@@ -8,4 +8,5 @@ from pydantic import BaseModel, ConfigDict
 class Section(BaseModel):
     """A section of the settings."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Defaults are validated, too: 60 for a float is 60.0, as a file would have it, and runs of both are the same run.
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)

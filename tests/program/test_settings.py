@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -167,3 +168,10 @@ def test_a_named_model_answers_unless_told_otherwise(kind: str, model: str | Non
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Settings().retrieval.k = 3  # type: ignore[misc]
+
+
+def test_settings_are_the_same_by_default_and_when_they_are_written_and_read_again() -> None:
+    settings = Settings()
+    again = Settings.model_validate_json(settings.model_dump_json())
+    assert json.dumps(settings.model_dump(mode="json")) == json.dumps(again.model_dump(mode="json"))
+    assert repr(settings) == repr(again)
