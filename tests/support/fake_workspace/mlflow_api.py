@@ -87,10 +87,13 @@ class MlflowApi:
 
     def _open(self) -> Any:
         if self._app is None:
+            import mlflow.server
             from flask import Flask
             from mlflow.server import handlers
             from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
+            # It takes whatever process has uvicorn loaded for a server of its own, where no custom scorer may run.
+            mlflow.server.is_running_as_server = False
             self._folder = Path(tempfile.mkdtemp(prefix="fake-workspace-"))
             database = self._folder / "mlflow.db"
             shutil.copy(_empty_store(), database)
