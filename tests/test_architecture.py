@@ -44,7 +44,18 @@ def test_the_program_knows_no_evaluation_but_in_the_body_of_a_command(file: Path
     "file", [ROOT / "program/cli.py", *modules("program/commands")], ids=lambda f: f.stem
 )
 def test_the_command_line_imports_click_and_nothing_heavier_at_the_top(file: Path) -> None:
-    light = {"__future__", "collections", "json", "os", "re", "sys", "typing", "click", "program", "retrieval"}
+    light = {
+        "__future__",
+        "collections",
+        "json",
+        "os",
+        "re",
+        "sys",
+        "typing",
+        "click",
+        "program",
+        "retrieval",
+    }
     assert set(imports(file, top_level_only=True)) <= light
 
 

@@ -151,6 +151,7 @@ def test_a_run_names_its_model_as_the_registry_does(logged: Logged, store: str) 
     assert (by_path.digest, by_path.api) == (by_run.digest, "responses")
 
 
+@pytest.mark.slow
 def test_what_answers_is_the_code_of_the_model_and_not_that_of_the_same_name_here(
     settings_for: MakeSettings, logged: Logged, tmp_path: Path
 ) -> None:
@@ -166,6 +167,7 @@ def test_what_answers_is_the_code_of_the_model_and_not_that_of_the_same_name_her
     assert not Path(settings.evaluation.results).exists(), "nothing was begun"
 
 
+@pytest.mark.slow
 def test_an_agent_with_flat_rows_is_read_by_the_schema_that_it_declares(
     settings_for: MakeSettings, logged: Logged, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -182,6 +184,7 @@ def test_an_agent_with_flat_rows_is_read_by_the_schema_that_it_declares(
     assert "What a model prints is no result." in err
 
 
+@pytest.mark.slow
 def test_a_chat_agent_is_asked_in_its_own_way_and_its_langchain_rows_are_read(
     settings_for: MakeSettings, logged: Logged
 ) -> None:

@@ -329,6 +329,7 @@ def test_a_draft_that_a_person_deleted_or_changed_stays_so(
     assert rows(out)[1] == changed
 
 
+@pytest.mark.slow
 def test_a_killed_process_loses_no_draft_and_ends_with_the_same_file(
     settings: Settings, language_model: Any, tmp_path: Path
 ) -> None:

@@ -309,6 +309,7 @@ def test_a_trace_that_is_but_a_search_is_judged_by_nobody(store: str) -> None:
     assert "would take the passages for the answer" in str(outcome.judgement.error)
 
 
+@pytest.mark.slow
 def test_a_killed_process_loses_no_verdict_and_asks_none_again(
     judged: MakeSettings, language_model: Any, tmp_path: Path
 ) -> None:

@@ -208,6 +208,7 @@ def test_databricks_own_class_signs_in_where_it_is_not_awaited(
     assert databricks_lm("Hi") == ["Good morning, ann@example.com. How are you?"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("deprecations_pass")
 def test_upstream_defect_databricks_own_class_sends_no_credentials_when_it_is_awaited(
     endpoint: FakeWorkspace, databricks_lm: Any

@@ -42,6 +42,7 @@ def ask(server: Any, number: int) -> str:
     return text
 
 
+@pytest.mark.slow
 def test_a_thousand_conversations_through_the_server_do_not_mix(traced: Any, answerer: Any) -> None:
     def answer(turn: Any, emit: Any = None) -> Any:
         everything = " ".join([*(message.text for message in turn.history), turn.question])

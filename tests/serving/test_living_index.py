@@ -9,6 +9,8 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import pytest
+
 from retrieval.local_index import LocalIndex
 from retrieval.types import Document
 
@@ -17,6 +19,7 @@ def document(degrees: int) -> Document:
     return Document("https://docs.example/water", f"Water boils at {degrees} degrees.", "Water", "en")
 
 
+@pytest.mark.slow
 def test_answers_come_from_the_index_as_it_is_without_a_restart(
     start_process: Callable[..., subprocess.Popen[str]],
     make_process_server: Callable[..., Any],

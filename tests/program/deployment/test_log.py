@@ -98,6 +98,7 @@ def test_a_wrong_setting_given_on_loading_is_told(logged: ModelInfo) -> None:
         mlflow.pyfunc.load_model(logged.model_uri, model_config={"retrieval": {"k": "many"}})
 
 
+@pytest.mark.slow
 def test_the_model_answers_in_a_process_that_has_nothing_else_of_ours(
     logged: ModelInfo, tmp_path: Path
 ) -> None:

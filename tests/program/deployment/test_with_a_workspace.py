@@ -61,6 +61,7 @@ def logged_model(workspace: FakeWorkspace, name: str) -> Any:
     return yaml.safe_load(workspace.files.get(f"/Models/main/rag/{name}/1/MLmodel") or b"")
 
 
+@pytest.mark.slow
 def test_an_index_of_the_workspace_is_a_resource_and_does_not_travel(
     databricks: FakeWorkspace, models_without_code: None, deployable: Any
 ) -> None:
