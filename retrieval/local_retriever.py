@@ -330,9 +330,9 @@ class RankedRetriever:
             found = self._rankings(query, blocks * self.settings.candidates, filters, note)
             rankings += found
             weights += self._weights(len(found))
-        fused = list(_in_blocks(self.settings.fusion, rankings, weights, self.settings.candidates))
-        notes[0].fused = fused
-        return fused[:n]
+        fused = _in_blocks(self.settings.fusion, rankings, weights, self.settings.candidates)
+        notes[0].fused = first = list(islice(fused, n))
+        return first
 
     def _weights(self, rankings: int) -> list[float]:
         weight = self.settings.lexical_weight
@@ -453,16 +453,12 @@ def _in_blocks(
     """The rankings fused, `size` ranks at a time: each block by itself, and below the one before."""
     seen: set[int] = set()
     for block in range(-(-max(map(len, rankings), default=0) // size)):
-        parts = [
-            [
-                (hit.address, hit.score)
-                for hit in ranking[block * size : (block + 1) * size]
-                if hit.address not in seen
-            ]
-            for ranking in rankings
-        ]
-        for address, score in fuse(method, parts, weights):
-            seen.add(address)
+        parts = [ranking[block * size : (block + 1) * size] for ranking in rankings]
+        if seen:
+            parts = [[hit for hit in part if hit.address not in seen] for part in parts]
+        fused = fuse(method, parts, weights)
+        seen.update(address for address, _ in fused)
+        for address, score in fused:
             yield Hit(address, round(score - block, _SCORE_DIGITS))
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +11,11 @@ from numpy.typing import NDArray
 from retrieval.types import CorpusFacts, Filters, Passage
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A passage that a search found: `address` tells it from all others of the same snapshot."""
+class Hit(NamedTuple):
+    """A passage that a search found: `address` tells it from all others of the same snapshot.
+
+    Hits are what `retrieval.fusion` merges as they are: a thing, and its score.
+    """
 
     address: int
     score: float
