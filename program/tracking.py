@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, redirect_stderr
 from pathlib import Path
 
 import mlflow
@@ -34,7 +36,10 @@ def connect(settings: TrackingSettings) -> str:
         mlflow.set_tracking_uri(settings.uri)
         if settings.uri.startswith(_LOCAL_STORE):
             _make_local_experiment(settings)
-        return str(mlflow.set_experiment(settings.experiment).experiment_id)
+        # What is printed is the command's: addresses of runs would stand in the middle of its JSON.
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+        with redirect_stderr(io.StringIO()):  # on Databricks, an advertisement
+            return str(mlflow.set_experiment(settings.experiment).experiment_id)
 
 
 @contextmanager
