@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from retrieval.errors import StorageError
+from retrieval.sqlite_files import begin_log, transaction
 
 _BUSY_S = 60
-_PAUSE_S = 0.01
 
 
 class SqliteCache:
@@ -34,27 +33,14 @@ class SqliteCache:
             )
             # Bytes, whatever a damaged value passes for: SQLite would decode it as text, and refuse.
             self._connection.text_factory = bytes
-            # A log beside the file instead of a rollback journal: readers and the one writer do not wait for
-            # each other, and a commit costs no sync, which protects from a power cut and not from a kill.
             try:
-                self._begin_log()
+                begin_log(self._connection, _BUSY_S)
+                # With it, a commit needs no sync, which protects from a power cut and not from a kill.
                 self._connection.execute("PRAGMA synchronous = NORMAL")
                 self._connection.execute(schema)
             except sqlite3.Error:
                 self._connection.close()
                 raise
-
-    def _begin_log(self) -> None:
-        # SQLite does not wait here: of two processes that make one file at once, the second is refused.
-        deadline = time.monotonic() + _BUSY_S
-        while True:
-            try:
-                self._connection.execute("PRAGMA journal_mode = WAL")
-                return
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() >= deadline:
-                    raise
-            time.sleep(_PAUSE_S)
 
     def _read(self, query: str, values: Sequence[Any]) -> list[Any]:
         """The rows that a query finds."""
@@ -63,14 +49,8 @@ class SqliteCache:
 
     def _write_all(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         """Execute the statement for each row, all or none of them, in one transaction."""
-        with self._lock, self._refusals():
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                self._connection.executemany(statement, rows)
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
+        with self._lock, self._refusals(), transaction(self._connection) as connection:
+            connection.executemany(statement, rows)
 
     def close(self) -> None:
         """Close the file. Closing twice is no error; whoever asks afterwards, a thread left behind say, is refused.

@@ -15,6 +15,7 @@ from program.memory.housekeeping import Housekeeping
 from program.types import Message
 from program.well_formed import well_formed
 from retrieval.errors import StorageError
+from retrieval.sqlite_files import begin_log, transaction
 
 _BUSY_S = 10.0
 
@@ -60,7 +61,7 @@ class SqliteConversations:
             )
             # What others may not read is not for them: a conversation is more private than documents are.
             self._path.chmod(0o600)
-            self._connection.execute("PRAGMA journal_mode = WAL")
+            begin_log(self._connection, _BUSY_S)
             self._connection.execute("PRAGMA foreign_keys = ON")
             # What is deleted is overwritten, and not only let go of.
             self._connection.execute("PRAGMA secure_delete = ON")
@@ -152,14 +153,8 @@ class SqliteConversations:
 
     @contextmanager
     def _changing(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, self._refusals():
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
+        with self._lock, self._refusals(), transaction(self._connection) as connection:
+            yield connection
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:
