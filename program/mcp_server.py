@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import mlflow
-import uvicorn
 from mcp.server.mcpserver import MCPServer
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.responses import PlainTextResponse
@@ -19,7 +17,7 @@ from program.agent import CiteqaAgent
 from program.mcp_tools import create_server
 from program.retrievers import follow_index
 from program.serving.guard import Guard
-from program.serving.listening import AnnouncingServer, listen, url_of
+from program.serving.listening import listen, serve_on, url_of
 from program.serving.metrics import Metrics
 from program.settings import McpSettings, Settings
 from program.tracking import connect
@@ -54,16 +52,13 @@ def serve_http(
     with _tracing(settings, trace):
         server = _server(settings)
         with listen(settings.mcp.host, settings.mcp.port) as listener:
-            config = uvicorn.Config(
-                create_app(server, settings, token),
-                access_log=False,
-                log_level=logging.WARNING,
-                timeout_graceful_shutdown=round(settings.serving.shutdown_s),
-                proxy_headers=False,
-                server_header=False,
+            app = create_app(server, settings, token)
+            serve_on(
+                listener,
+                app,
+                lambda: on_ready(url_of(listener) + PATH),
+                shutdown_s=settings.serving.shutdown_s,
             )
-            with suppress(KeyboardInterrupt):  # uvicorn raises it again once everything has ended
-                AnnouncingServer(config, lambda: on_ready(url_of(listener) + PATH)).run([listener])
 
 
 def create_app(server: MCPServer[Any], settings: Settings, token: str | None = None) -> ASGIApp:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from retrieval.errors import ConfigurationError
 
@@ -48,7 +50,26 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class AnnouncingServer(uvicorn.Server):
+def serve_on(
+    listener: socket.socket, app: ASGIApp, on_ready: Callable[[], None], *, shutdown_s: float
+) -> None:
+    """Answer there until told to stop (Ctrl-C, SIGTERM); what is under way then may take `shutdown_s` more.
+
+    `on_ready` is called once requests are answered. No header of a proxy is read, so none can be forged.
+    """
+    config = uvicorn.Config(
+        app,
+        access_log=False,
+        log_level=logging.WARNING,
+        timeout_graceful_shutdown=round(shutdown_s),
+        proxy_headers=False,
+        server_header=False,
+    )
+    with suppress(KeyboardInterrupt):  # uvicorn raises it again once everything has ended
+        _AnnouncingServer(config, on_ready).run([listener])
+
+
+class _AnnouncingServer(uvicorn.Server):
     """Says when it listens."""
 
     def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import gc
-import logging
 import os
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 
 import mlflow
-import uvicorn
 
 from program.agent import CiteqaAgent
 from program.assembly import DEFAULT_PROGRAM
@@ -19,7 +16,7 @@ from program.extractive import ExtractiveReader
 from program.language_models import build_lm
 from program.retrievers import follow_index
 from program.serving.app import Served, create_app
-from program.serving.listening import AnnouncingServer, is_loopback, listen, url_of
+from program.serving.listening import is_loopback, listen, serve_on, url_of
 from program.serving.mlflow_pages import MlflowPages
 from program.serving.readiness import ModelHealth
 from program.serving.traces import TraceRecorder, record_traces
@@ -97,14 +94,4 @@ def _run(served: Served, settings: Settings, listener: socket.socket, on_ready: 
     gc.freeze()
     # MLflow looks for pictures inside every text that it records; there are none here, and it takes 1 ms an answer.
     os.environ.setdefault("MLFLOW_TRACE_EXTRACT_ATTACHMENTS", "false")
-    config = uvicorn.Config(
-        create_app(served, settings.serving),
-        access_log=False,
-        log_level=logging.WARNING,
-        timeout_graceful_shutdown=round(settings.serving.shutdown_s),
-        # The agent server reads no header of a proxy, so none can be forged.
-        proxy_headers=False,
-        server_header=False,
-    )
-    with suppress(KeyboardInterrupt):  # uvicorn raises it again once everything has ended
-        AnnouncingServer(config, on_ready).run([listener])
+    serve_on(listener, create_app(served, settings.serving), on_ready, shutdown_s=settings.serving.shutdown_s)
